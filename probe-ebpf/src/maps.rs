@@ -116,12 +116,9 @@ impl MapValue<ClaimState> {
     #[inline(always)]
     pub fn previous(self, is_duplicate_reply: bool) -> MapValue<ClaimObservation> {
         // SAFETY: as for `request`.
-        let (last_reply, last_claim) = unsafe {
-            (
-                ptr::addr_of_mut!((*self.0).last_reply),
-                ptr::addr_of_mut!((*self.0).last_claim),
-            )
-        };
+        let last_reply = unsafe { ptr::addr_of_mut!((*self.0).last_reply) };
+        // SAFETY: as for `request`.
+        let last_claim = unsafe { ptr::addr_of_mut!((*self.0).last_claim) };
         MapValue(if is_duplicate_reply {
             last_reply
         } else {
@@ -133,13 +130,11 @@ impl MapValue<ClaimState> {
     #[inline(always)]
     pub fn change_bucket(self, class: ChangeClass) -> MapValue<TokenBucket> {
         // SAFETY: as for `request`.
-        let (announcement, reply, duplicate_reply) = unsafe {
-            (
-                ptr::addr_of_mut!((*self.0).buckets.announcement),
-                ptr::addr_of_mut!((*self.0).buckets.reply),
-                ptr::addr_of_mut!((*self.0).buckets.duplicate_reply),
-            )
-        };
+        let announcement = unsafe { ptr::addr_of_mut!((*self.0).buckets.announcement) };
+        // SAFETY: as for `request`.
+        let reply = unsafe { ptr::addr_of_mut!((*self.0).buckets.reply) };
+        // SAFETY: as for `request`.
+        let duplicate_reply = unsafe { ptr::addr_of_mut!((*self.0).buckets.duplicate_reply) };
         MapValue(match class {
             ChangeClass::Announcement => announcement,
             ChangeClass::Reply => reply,
@@ -219,6 +214,10 @@ static NO_CLAIMS: ClaimState = ClaimState::EMPTY;
 pub fn insert_claim(key: &AddressKey) -> Option<MapValue<ClaimState>> {
     // An LRU map evicts an element where it is full, so this fails only if every node is in flight. The
     // claim was counted and emitted before.
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "by value it would be copied to the stack"
+    )]
     let _ = CLAIMS.insert(key, &NO_CLAIMS, 0);
     claim(key)
 }

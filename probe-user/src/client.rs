@@ -1,4 +1,4 @@
-//! Talks to the daemon on its Unix socket.
+//! The client of the daemon's API on its Unix socket.
 
 use std::{
     io,
@@ -14,76 +14,76 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
-/// How long the daemon may take to reply, and to send the next piece of a list.
+/// Time limit for a response of the daemon, and for the next chunk of a list.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A longer line is no line of ours.
+/// Maximum length of a line in bytes.
 const MAX_LINE_BYTES: usize = 1 << 20;
-/// What a daemon knows of a cluster is not longer: ten thousand services are some megabytes.
+/// Maximum size of a record in bytes; the data of ten thousand services is a few megabytes.
 const MAX_RECORD_BYTES: usize = 256 << 20;
-/// How much of an error is shown.
+/// Maximum length of a shown error in bytes.
 const MAX_ERROR_BYTES: usize = 1 << 12;
 
 /// Why there is no response of the daemon.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// No daemon listens on the socket.
     #[error(
-        "no daemon answers at {}: start it with `probe run`, or name its socket with --socket PATH",
+        "no daemon at {}: start it with `probe run`, or name its socket with --socket PATH",
         .0.display()
     )]
     NotRunning(PathBuf),
-    /// Not allowed.
+    /// Access to the socket is denied.
     #[error("permission denied on the socket {}: run as root, or as a member of its group", .0.display())]
     Denied(PathBuf),
-    /// It is there and does not reply.
+    /// The daemon does not reply.
     #[error(
-        "the daemon at {} does not reply for {} s: it is stopped or overloaded (look at its state and log)",
+        "the daemon at {} has not replied for {} s: it is stopped or overloaded (check its state and log)",
         .0.display(),
         REPLY_TIMEOUT.as_secs()
     )]
     Timeout(PathBuf),
-    /// It closed the connection in the middle.
+    /// The daemon closed the connection before the end of the response.
     #[error("the daemon at {} ended, or disconnected this client", .0.display())]
     Ended(PathBuf),
-    /// It refused.
+    /// The daemon rejected the request.
     #[error("the daemon at {}: {response}", path.display())]
     Refused {
         /// Where.
         path: PathBuf,
-        /// Its words.
+        /// The text of the response.
         response: String,
     },
-    /// What it sent is no response of a daemon.
-    #[error("the daemon at {} cannot be understood: {why} (is it of another version?)", path.display())]
+    /// The response is invalid.
+    #[error("invalid response of the daemon at {}: {why} (it may have another version)", path.display())]
     MalformedResponse {
         /// Where.
         path: PathBuf,
-        /// What happened.
+        /// The error.
         why: String,
     },
 }
 
-/// A daemon.
+/// A client of a daemon.
 #[derive(Clone, Debug)]
 pub struct Client {
     path: PathBuf,
 }
 
 impl Client {
-    /// The daemon at this socket, if there is one.
+    /// A client of the daemon at this socket.
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
         }
     }
 
-    /// Requests something; the response is read as it comes.
+    /// Sends a GET request; the response is streamed.
     pub async fn get(&self, target: &str) -> Result<ResponseStream, ClientError> {
         self.request(Method::GET, target).await
     }
 
-    /// Has something done; the response is read as it comes.
+    /// Sends a POST request; the response is streamed.
     pub async fn post(&self, target: &str) -> Result<ResponseStream, ClientError> {
         self.request(Method::POST, target).await
     }
@@ -102,13 +102,13 @@ impl Client {
             .await
             .map_err(|error| match error.kind() {
                 io::ErrorKind::PermissionDenied => ClientError::Denied(self.path.clone()),
-                // More clients wait for the daemon than the kernel lets wait.
+                // The listen backlog of the daemon is full.
                 io::ErrorKind::WouldBlock => ClientError::Timeout(self.path.clone()),
                 _ => ClientError::NotRunning(self.path.clone()),
             })?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| self.broken_response(&error))?;
-        // Ends with the response: what goes wrong there is seen in it.
+        // The connection task ends with the response, which reports its errors.
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -146,12 +146,12 @@ impl Client {
         })
     }
 
-    /// Requests records and reads them all.
+    /// Requests records, and reads all of them.
     pub async fn list<T: DeserializeOwned>(&self, target: &str) -> Result<Vec<T>, ClientError> {
         self.get(target).await?.records().await
     }
 
-    /// Has something done, and reads the records that come of it.
+    /// Sends a POST request, and reads all records of the response.
     pub async fn post_list<T: DeserializeOwned>(
         &self,
         target: &str,
@@ -172,7 +172,7 @@ impl Client {
         serde_json::from_slice(&text).map_err(|error| self.malformed_response(&error))
     }
 
-    /// The error of a connection that broke off, or of what is no HTTP.
+    /// The error for a closed connection or an invalid HTTP response.
     fn broken_response(&self, error: &hyper::Error) -> ClientError {
         if error.is_parse() {
             self.malformed_response(error)
@@ -189,7 +189,7 @@ impl Client {
     }
 }
 
-/// The response of the daemon, as it comes. Every wait can be dropped without losing anything.
+/// A streamed response of the daemon. All methods are cancel safe.
 #[derive(Debug)]
 pub struct ResponseStream {
     client: Client,
@@ -198,17 +198,17 @@ pub struct ResponseStream {
     idle: ResponseIdle,
 }
 
-/// Whether nothing may come for long.
+/// Whether long pauses are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ResponseIdle {
-    /// It may: records come when something happens.
+    /// Pauses are allowed: records arrive when something happens.
     Unbounded,
-    /// It may not: all of it is known.
+    /// Pauses are not allowed: all records exist already.
     Bounded,
 }
 
 impl ResponseStream {
-    /// The same response, which may not pause: for a list, whose records are all there.
+    /// The same response without pauses, for a list whose records exist already.
     #[must_use]
     pub fn without_pauses(self) -> Self {
         Self {
@@ -217,7 +217,7 @@ impl ResponseStream {
         }
     }
 
-    /// All records, which come without pauses.
+    /// Reads all records, without pauses.
     async fn records<T: DeserializeOwned>(self) -> Result<Vec<T>, ClientError> {
         let mut response = self.without_pauses();
         let mut records = Vec::new();
@@ -291,7 +291,7 @@ mod tests {
 
     use super::*;
 
-    /// A daemon that sends this and then keeps the connection or closes it.
+    /// Reads a list from a daemon that sends `sent` and then keeps or closes the connection.
     async fn list_from(sent: &'static str, keeps: bool) -> Result<Vec<u32>, ClientError> {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("probe.sock");
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_daemon_that_ends_is_said_to_have_ended() {
+    async fn end_of_the_daemon_is_reported() {
         for sent in ["", HEAD] {
             let error = list_from(sent, false).await.unwrap_err();
             assert!(

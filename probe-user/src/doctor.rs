@@ -1,5 +1,5 @@
-//! Judges a host: whether it has what `probe` needs, what is missing, and how each interface would be
-//! watched. Pure; who looks is [`crate::cli`].
+//! Evaluates a host: whether it meets the requirements of `probe`, what is missing, and how each interface would be
+//! watched. Pure; [`crate::cli`] collects the facts.
 
 use std::io::{self, Write};
 
@@ -9,22 +9,22 @@ use probe_datapath::{
 };
 use serde::Serialize;
 
-/// Everything that was looked at. What could not be seen is `None`.
+/// The collected facts about the host. Unknown facts are `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostEnvironment {
     /// Version of this program.
     pub version: &'static str,
-    /// The kernel's name for itself.
+    /// The kernel release.
     pub kernel: String,
-    /// The machine's architecture.
+    /// The architecture.
     pub architecture: String,
-    /// What the kernel can do.
+    /// The features of the kernel.
     pub features: KernelFeatures,
     /// The user that this process runs as.
     pub uid: u32,
-    /// What `/proc/self/status` says.
+    /// The relevant lines of `/proc/self/status`.
     pub process: ProcessStatus,
-    /// Whether this process is in the user namespace of the machine, where capabilities count for BPF.
+    /// Whether this process is in the initial user namespace, where capabilities are valid for BPF.
     pub initial_user_namespace: Option<bool>,
     /// Needed capabilities that are not effective.
     pub missing_capabilities: Vec<String>,
@@ -34,20 +34,20 @@ pub struct HostEnvironment {
     pub bpf_jit: Option<String>,
     /// Bytes that `RLIMIT_MEMLOCK` allows; `None` for no limit.
     pub memlock_bytes: Option<u64>,
-    /// What came of loading the programs: nothing if all went well.
+    /// The error of loading the programs; `None` on success.
     pub load_error: Option<String>,
     /// The interfaces, in the order of their index.
     pub interfaces: Vec<InterfaceEnvironment>,
-    /// Why they could not be listed.
+    /// Why the interfaces could not be listed.
     pub interfaces_error: Option<String>,
 }
 
-/// The lines of `/proc/self/status` that matter.
+/// The relevant lines of `/proc/self/status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ProcessStatus {
     /// `CapEff`: the capabilities in force, hexadecimal.
     pub cap_eff: Option<String>,
-    /// `CapBnd`: those that could be had.
+    /// `CapBnd`: the bounding set.
     pub cap_bnd: Option<String>,
     /// `Seccomp`: 0 none, 2 filtered.
     pub seccomp: Option<String>,
@@ -56,7 +56,7 @@ pub struct ProcessStatus {
 }
 
 impl ProcessStatus {
-    /// Reads the text of `/proc/self/status`.
+    /// Parses the text of `/proc/self/status`.
     pub fn parse(text: &str) -> Self {
         let value = |name: &str| {
             text.lines()
@@ -79,46 +79,46 @@ impl ProcessStatus {
     reason = "independent facts about one interface"
 )]
 pub struct InterfaceEnvironment {
-    /// Its name.
+    /// The path.
     pub name: String,
     /// Its index.
     pub index: u32,
-    /// What it is; `None` for a device of its own.
+    /// Its kind; `None` for a physical device.
     pub kind: Option<String>,
-    /// The driver behind it.
+    /// Its driver.
     pub driver: Option<String>,
     /// Its MTU.
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
-    /// Whether frames on it are Ethernet's: else there is no ARP to see.
+    /// Whether it is Ethernet; others have no ARP.
     pub ethernet: bool,
-    /// Whether the next two could be read.
+    /// Whether the next two fields could be read.
     pub offloads_known: bool,
     /// `rx-vlan-offload`.
     pub rx_vlan_offload: bool,
-    /// `rx-vlan-filter`, where it is in force.
+    /// `rx-vlan-filter`, if it is in effect.
     pub rx_vlan_filter: bool,
-    /// Whether there are VLAN children on it.
+    /// Whether it has VLAN children.
     pub vlans_in_use: bool,
-    /// The XDP program that is attached.
+    /// The ID of the attached XDP program.
     pub xdp_program: Option<u32>,
     /// Whether `probe run` without `-i` watches it.
     pub watched_by_default: bool,
-    /// How `--attach auto` would watch it; `None` where there is nothing to watch.
+    /// The attach mode by `--attach auto`; `None` if it cannot be watched.
     pub mode: Option<&'static str>,
-    /// Why so.
+    /// The reason for the mode.
     pub reason: Option<&'static str>,
 }
 
 impl InterfaceEnvironment {
-    /// Adds what `--attach auto` would do.
+    /// Adds the decision of `--attach auto`.
     #[must_use]
-    pub fn with_plan(self, circumstances: &LinkEnvironment) -> Self {
+    pub fn with_plan(self, link_environment: &LinkEnvironment) -> Self {
         if !self.ethernet {
             return self;
         }
-        let plan = plan_attach(AttachMode::Auto, circumstances);
+        let plan = plan_attach(AttachMode::Auto, link_environment);
         Self {
             mode: Some(plan.mode.label()),
             reason: Some(plan.reason.label()),
@@ -127,17 +127,17 @@ impl InterfaceEnvironment {
     }
 }
 
-/// How one thing stands.
+/// The status of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DoctorCheckStatus {
-    /// As it should be.
+    /// The requirement is met.
     Ok,
-    /// Good to know.
+    /// Information.
     Info,
-    /// It works, with less.
+    /// It works with restrictions.
     Warning,
-    /// It does not work like this.
+    /// A requirement is not met.
     Missing,
 }
 
@@ -152,67 +152,67 @@ impl DoctorCheckStatus {
     }
 }
 
-/// One thing that was judged.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DoctorCheck {
-    /// What.
+    /// The name of the check.
     pub name: &'static str,
-    /// How it stands.
-    pub standing: DoctorCheckStatus,
-    /// What was seen, and what to do where something is to be done.
+    /// The status.
+    pub status: DoctorCheckStatus,
+    /// The observed state, and the next step if one is needed.
     pub text: String,
 }
 
-/// The picture with its judgement: what `-o json` prints.
+/// The report: facts and checks, as `-o json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DoctorReport {
-    /// Whether everything needed is there.
+    /// Whether all requirements are met.
     pub fit: bool,
-    /// One thing each.
+    /// The checks.
     pub checks: Vec<DoctorCheck>,
-    /// What was looked at.
+    /// The facts about the host.
     #[serde(flatten)]
-    pub picture: HostEnvironment,
+    pub environment: HostEnvironment,
 }
 
 impl DoctorReport {
-    /// Judges.
-    pub fn new(picture: HostEnvironment) -> Self {
-        let checks = checks(&picture);
+    /// Evaluates the facts.
+    pub fn new(environment: HostEnvironment) -> Self {
+        let checks = checks(&environment);
         Self {
             fit: checks
                 .iter()
-                .all(|check| check.standing != DoctorCheckStatus::Missing),
+                .all(|check| check.status != DoctorCheckStatus::Missing),
             checks,
-            picture,
+            environment,
         }
     }
 
-    /// Writes it for people.
+    /// Writes the report as text.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let HostEnvironment {
             version,
             kernel,
             architecture,
             ..
-        } = &self.picture;
+        } = &self.environment;
         writeln!(out, "probe {version} on Linux {kernel} {architecture}\n")?;
         for check in &self.checks {
             // Further lines are indented below the first.
             let text = check.text.replace('\n', "\n                        ");
-            let mark = check.standing.mark();
+            let mark = check.status.mark();
             writeln!(out, "{mark:<7}  {:<13}  {text}", check.name)?;
         }
-        if !self.picture.interfaces.is_empty() {
-            write_interfaces(out, &self.picture.interfaces)?;
+        if !self.environment.interfaces.is_empty() {
+            write_interfaces(out, &self.environment.interfaces)?;
         }
         writeln!(
             out,
             "\n{}",
             if self.fit {
-                "Everything needed is there."
+                "All requirements are met."
             } else {
-                "Something needed is missing: see above."
+                "A requirement is missing: see above."
             }
         )
     }
@@ -235,7 +235,7 @@ fn write_interfaces(out: &mut impl Write, interfaces: &[InterfaceEnvironment]) -
         let state = if it.up { "up" } else { "down" };
         let how = match (it.mode, it.reason) {
             (Some(mode), Some(reason)) => format!("{mode} ({reason})"),
-            _ => "nothing to watch: no Ethernet".to_owned(),
+            _ => "skipped: not Ethernet".to_owned(),
         };
         let default = if it.watched_by_default {
             ", watched by default"
@@ -256,7 +256,7 @@ fn write_interfaces(out: &mut impl Write, interfaces: &[InterfaceEnvironment]) -
     Ok(())
 }
 
-/// What the card does to VLAN tags, in ethtool's words.
+/// The VLAN offloads of the interface, with the names of ethtool.
 fn tags(it: &InterfaceEnvironment) -> String {
     if !it.offloads_known {
         return "not known".to_owned();
@@ -277,70 +277,75 @@ fn tags(it: &InterfaceEnvironment) -> String {
     }
 }
 
-fn checks(picture: &HostEnvironment) -> Vec<DoctorCheck> {
+fn checks(environment: &HostEnvironment) -> Vec<DoctorCheck> {
     vec![
-        kernel(picture),
-        capabilities(picture),
-        user_namespace(picture),
-        loading(picture),
-        seccomp(picture),
-        lockdown(picture),
-        memlock(picture),
+        kernel(environment),
+        capabilities(environment),
+        user_namespace(environment),
+        loading(environment),
+        seccomp(environment),
+        lockdown(environment),
+        memlock(environment),
         feature(
             "TCX",
-            picture.features.tcx,
-            "TC programs are attached first and as links",
-            "not before Linux 6.6: clsact filters are used, and one is left after a kill -9 until the next start",
+            environment.features.tcx,
+            "TC programs are attached first, as links (TCX)",
+            "requires Linux 6.6: clsact filters are used, and one remains after a kill -9 until the next start",
         ),
         feature(
             "jumbo XDP",
-            picture.features.multi_buffer_xdp,
-            "XDP on frames larger than a page",
-            "not before Linux 5.18: TC is used where the MTU is large",
+            environment.features.multi_buffer_xdp,
+            "XDP supports frames larger than a page",
+            "requires Linux 5.18: TC is used for large MTUs",
         ),
         feature(
             "BTF",
-            picture.features.btf,
-            "the kernel describes its types (not needed)",
-            "the kernel does not describe its types (not needed)",
+            environment.features.btf,
+            "available (not required)",
+            "not available (not required)",
         ),
-        jit(picture),
-        interfaces(picture),
+        jit(environment),
+        interfaces(environment),
     ]
 }
 
-fn check(name: &'static str, standing: DoctorCheckStatus, text: impl Into<String>) -> DoctorCheck {
+fn check(name: &'static str, status: DoctorCheckStatus, text: impl Into<String>) -> DoctorCheck {
     DoctorCheck {
         name,
-        standing,
+        status,
         text: text.into(),
     }
 }
 
-fn kernel(picture: &HostEnvironment) -> DoctorCheck {
-    let version = &picture.kernel;
-    if picture.features.supported {
+fn kernel(environment: &HostEnvironment) -> DoctorCheck {
+    let version = &environment.kernel;
+    if environment.features.supported {
         check("kernel", DoctorCheckStatus::Ok, format!("Linux {version}"))
     } else {
-        let text = format!("Linux {version} is too old: 5.10 or newer is needed");
+        let text = format!("Linux {version} is too old: 5.10 or newer is required");
         check("kernel", DoctorCheckStatus::Missing, text)
     }
 }
 
-fn capabilities(picture: &HostEnvironment) -> DoctorCheck {
-    let held = picture.process.cap_eff.as_deref().unwrap_or("not readable");
-    let seen = format!("user {}, CapEff {held}", picture.uid);
-    if picture.missing_capabilities.is_empty() {
-        check("capabilities", DoctorCheckStatus::Ok, seen)
+fn capabilities(environment: &HostEnvironment) -> DoctorCheck {
+    let held = environment
+        .process
+        .cap_eff
+        .as_deref()
+        .unwrap_or("not readable");
+    let shown = format!("user {}, CapEff {held}", environment.uid);
+    if environment.missing_capabilities.is_empty() {
+        check("capabilities", DoctorCheckStatus::Ok, shown)
     } else {
-        let missing = picture.missing_capabilities.join(", ");
-        let text = format!("{seen}\nlacks {missing}: run it as root (sudo probe …), or grant them");
+        let missing = environment.missing_capabilities.join(", ");
+        let text =
+            format!("{shown}\nmissing {missing}: run it as root (sudo probe …), or grant them");
         check("capabilities", DoctorCheckStatus::Missing, text)
     }
 }
 
-fn user_namespace(picture: &HostEnvironment) -> DoctorCheck {
-    match picture.initial_user_namespace {
+fn user_namespace(environment: &HostEnvironment) -> DoctorCheck {
+    match environment.initial_user_namespace {
         Some(true) => check("user ns", DoctorCheckStatus::Ok, "the machine's own"),
         Some(false) => check(
             "user ns",
@@ -348,27 +353,23 @@ fn user_namespace(picture: &HostEnvironment) -> DoctorCheck {
             "not the machine's own: capabilities do not count for BPF here\n\
              run it outside (no rootless container, hostUsers: true)",
         ),
-        None => check("user ns", DoctorCheckStatus::Info, "cannot be seen"),
+        None => check("user ns", DoctorCheckStatus::Info, "unknown"),
     }
 }
 
-fn loading(picture: &HostEnvironment) -> DoctorCheck {
-    match &picture.load_error {
-        None => check(
-            "programs",
-            DoctorCheckStatus::Ok,
-            "loaded for a trial, and the verifier takes them",
-        ),
+fn loading(environment: &HostEnvironment) -> DoctorCheck {
+    match &environment.load_error {
+        None => check("programs", DoctorCheckStatus::Ok, "BPF load test passed"),
         Some(error) => check("programs", DoctorCheckStatus::Missing, error.clone()),
     }
 }
 
-fn seccomp(picture: &HostEnvironment) -> DoctorCheck {
-    let no_new_privs = match picture.process.no_new_privs.as_deref() {
+fn seccomp(environment: &HostEnvironment) -> DoctorCheck {
+    let no_new_privs = match environment.process.no_new_privs.as_deref() {
         Some("1") => ", no new privileges",
         _ => "",
     };
-    match picture.process.seccomp.as_deref() {
+    match environment.process.seccomp.as_deref() {
         Some("0") => check(
             "seccomp",
             DoctorCheckStatus::Ok,
@@ -376,17 +377,17 @@ fn seccomp(picture: &HostEnvironment) -> DoctorCheck {
         ),
         Some(mode) => {
             let text = format!(
-                "mode {mode}{no_new_privs}: a profile filters system calls; it has to allow bpf(2)"
+                "mode {mode}{no_new_privs}: a profile filters system calls; it must allow bpf(2)"
             );
-            // That it does is seen from the trial.
+            // The load test shows whether it does.
             check("seccomp", DoctorCheckStatus::Info, text)
         }
-        None => check("seccomp", DoctorCheckStatus::Info, "cannot be seen"),
+        None => check("seccomp", DoctorCheckStatus::Info, "unknown"),
     }
 }
 
-fn lockdown(picture: &HostEnvironment) -> DoctorCheck {
-    match picture.lockdown.as_deref() {
+fn lockdown(environment: &HostEnvironment) -> DoctorCheck {
+    match environment.lockdown.as_deref() {
         Some(state) if state.contains("[none]") => check("lockdown", DoctorCheckStatus::Ok, "none"),
         Some(state) if state.contains("[integrity]") => {
             check("lockdown", DoctorCheckStatus::Ok, "integrity")
@@ -395,29 +396,29 @@ fn lockdown(picture: &HostEnvironment) -> DoctorCheck {
             "lockdown",
             DoctorCheckStatus::Warning,
             format!(
-                "{state}: confidentiality keeps BPF from reading kernel memory; probe reads none"
+                "{state}: confidentiality prevents BPF from reading kernel memory; probe reads none"
             ),
         ),
         None => check(
             "lockdown",
             DoctorCheckStatus::Info,
-            "not in this kernel, or cannot be seen",
+            "not in this kernel, or unknown",
         ),
     }
 }
 
-fn memlock(picture: &HostEnvironment) -> DoctorCheck {
-    /// What the maps take at their default sizes on a small machine, rounded up.
-    const ENOUGH: u64 = 64 << 20;
-    let limit = picture
+fn memlock(environment: &HostEnvironment) -> DoctorCheck {
+    /// The memory of the maps at their default sizes on a small host, rounded up.
+    const SUFFICIENT_BYTES: u64 = 64 << 20;
+    let limit = environment
         .memlock_bytes
         .map_or("no limit".to_owned(), |bytes| format!("{bytes} bytes"));
-    if picture.features.cgroup_memory {
+    if environment.features.cgroup_memory {
         let text = format!("{limit}; maps count against the control group instead (5.11)");
         return check("memlock", DoctorCheckStatus::Ok, text);
     }
-    match picture.memlock_bytes {
-        Some(bytes) if bytes < ENOUGH => check(
+    match environment.memlock_bytes {
+        Some(bytes) if bytes < SUFFICIENT_BYTES => check(
             "memlock",
             DoctorCheckStatus::Warning,
             format!(
@@ -433,8 +434,8 @@ fn feature(name: &'static str, is: bool, yes: &str, no: &str) -> DoctorCheck {
     check(name, DoctorCheckStatus::Info, if is { yes } else { no })
 }
 
-fn jit(picture: &HostEnvironment) -> DoctorCheck {
-    match picture.bpf_jit.as_deref() {
+fn jit(environment: &HostEnvironment) -> DoctorCheck {
+    match environment.bpf_jit.as_deref() {
         Some("0") => check(
             "BPF JIT",
             DoctorCheckStatus::Warning,
@@ -442,22 +443,22 @@ fn jit(picture: &HostEnvironment) -> DoctorCheck {
              sysctl net.core.bpf_jit_enable=1",
         ),
         Some(_) => check("BPF JIT", DoctorCheckStatus::Ok, "on"),
-        None => check("BPF JIT", DoctorCheckStatus::Info, "cannot be seen"),
+        None => check("BPF JIT", DoctorCheckStatus::Info, "unknown"),
     }
 }
 
-fn interfaces(picture: &HostEnvironment) -> DoctorCheck {
-    if let Some(error) = &picture.interfaces_error {
+fn interfaces(environment: &HostEnvironment) -> DoctorCheck {
+    if let Some(error) = &environment.interfaces_error {
         return check("interfaces", DoctorCheckStatus::Missing, error.clone());
     }
-    let watched: Vec<_> = picture
+    let watched: Vec<_> = environment
         .interfaces
         .iter()
         .filter(|interface| interface.watched_by_default)
         .map(|interface| interface.name.as_str())
         .collect();
     if watched.is_empty() {
-        let text = "none is worth watching by default: name one with -i";
+        let text = "no interface matches the defaults: name one with -i";
         check("interfaces", DoctorCheckStatus::Warning, text)
     } else {
         check("interfaces", DoctorCheckStatus::Ok, watched.join(", "))
@@ -515,18 +516,18 @@ mod tests {
         }
     }
 
-    fn standing(picture: &HostEnvironment, name: &str) -> DoctorCheckStatus {
-        let checks = checks(picture);
+    fn status(environment: &HostEnvironment, name: &str) -> DoctorCheckStatus {
+        let checks = checks(environment);
         checks
             .iter()
             .find(|check| check.name == name)
             .unwrap()
-            .standing
+            .status
     }
 
-    fn text(picture: HostEnvironment) -> String {
+    fn text(environment: HostEnvironment) -> String {
         let mut out = Vec::new();
-        DoctorReport::new(picture).write(&mut out).unwrap();
+        DoctorReport::new(environment).write(&mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -536,7 +537,7 @@ mod tests {
         assert!(report.fit, "{report:?}");
         assert!(
             report.checks.iter().all(|check| matches!(
-                check.standing,
+                check.status,
                 DoctorCheckStatus::Ok | DoctorCheckStatus::Info
             )),
             "{report:?}"
@@ -544,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_that_is_needed_makes_the_host_unfit_when_it_is_missing() {
+    fn each_missing_requirement_makes_the_host_unfit() {
         let features = healthy().features;
         let cases = [
             (
@@ -586,16 +587,16 @@ mod tests {
                 },
             ),
         ];
-        for (name, picture) in cases {
-            assert_eq!(standing(&picture, name), DoctorCheckStatus::Missing);
-            assert!(!DoctorReport::new(picture.clone()).fit, "{name}");
-            assert!(text(picture).contains("MISSING"), "{name}");
+        for (name, environment) in cases {
+            assert_eq!(status(&environment, name), DoctorCheckStatus::Missing);
+            assert!(!DoctorReport::new(environment.clone()).fit, "{name}");
+            assert!(text(environment).contains("MISSING"), "{name}");
         }
     }
 
     #[test]
-    fn what_cannot_be_seen_is_said_and_is_no_failure() {
-        let picture = HostEnvironment {
+    fn unknown_facts_are_shown_and_are_no_failure() {
+        let environment = HostEnvironment {
             process: ProcessStatus::default(),
             initial_user_namespace: None,
             lockdown: None,
@@ -603,19 +604,23 @@ mod tests {
             ..healthy()
         };
         for name in ["user ns", "seccomp", "lockdown", "BPF JIT"] {
-            assert_eq!(standing(&picture, name), DoctorCheckStatus::Info, "{name}");
+            assert_eq!(
+                status(&environment, name),
+                DoctorCheckStatus::Info,
+                "{name}"
+            );
         }
-        assert!(DoctorReport::new(picture.clone()).fit);
-        assert!(text(picture).contains("cannot be seen"));
+        assert!(DoctorReport::new(environment.clone()).fit);
+        assert!(text(environment).contains("unknown"));
     }
 
     #[test]
-    fn a_small_memlock_matters_only_below_5_11() {
+    fn small_memlock_limit_is_reported_only_below_5_11() {
         let small = HostEnvironment {
             memlock_bytes: Some(64 << 10),
             ..healthy()
         };
-        assert_eq!(standing(&small, "memlock"), DoctorCheckStatus::Ok);
+        assert_eq!(status(&small, "memlock"), DoctorCheckStatus::Ok);
         let old = |memlock_bytes| HostEnvironment {
             features: KernelFeatures {
                 cgroup_memory: false,
@@ -625,27 +630,27 @@ mod tests {
             ..healthy()
         };
         assert_eq!(
-            standing(&old(Some(64 << 10)), "memlock"),
+            status(&old(Some(64 << 10)), "memlock"),
             DoctorCheckStatus::Warning
         );
-        assert_eq!(standing(&old(None), "memlock"), DoctorCheckStatus::Ok);
+        assert_eq!(status(&old(None), "memlock"), DoctorCheckStatus::Ok);
         assert!(DoctorReport::new(old(Some(64 << 10))).fit);
     }
 
     #[test]
     fn lockdown_and_a_filter_are_named() {
-        let picture = HostEnvironment {
+        let environment = HostEnvironment {
             lockdown: Some("none integrity [confidentiality]".to_owned()),
             process: ProcessStatus::parse("Seccomp:\t2\nNoNewPrivs:\t1\n"),
             ..healthy()
         };
-        assert_eq!(standing(&picture, "lockdown"), DoctorCheckStatus::Warning);
-        let text = text(picture);
+        assert_eq!(status(&environment, "lockdown"), DoctorCheckStatus::Warning);
+        let text = text(environment);
         assert!(text.contains("mode 2, no new privileges"), "{text}");
     }
 
     #[test]
-    fn each_interface_is_shown_with_its_mode_and_reason() {
+    fn each_interface_is_shown_with_mode_and_reason() {
         let card = LinkEnvironment {
             driver: Some("mlx5_core".to_owned()),
             mtu: 1500,
@@ -656,11 +661,11 @@ mod tests {
             watched_by_default: false,
             ..interface("lo")
         };
-        let picture = HostEnvironment {
+        let environment = HostEnvironment {
             interfaces: vec![interface("eth0").with_plan(&card), lo.with_plan(&card)],
             ..healthy()
         };
-        let text = text(picture);
+        let text = text(environment);
         let line = |name| {
             let start = format!("{name} ");
             text.lines()
@@ -669,16 +674,19 @@ mod tests {
         };
         assert!(line("eth0").contains("native (native_available), watched by default"));
         assert!(line("eth0").contains("rx-vlan-offload, rx-vlan-filter"));
-        assert!(line("lo").contains("no Ethernet"));
+        assert!(line("lo").contains("not Ethernet"));
     }
 
     #[test]
-    fn a_host_without_a_default_choice_is_told_to_name_one() {
-        let picture = HostEnvironment {
+    fn host_without_a_default_interface_is_advised_to_name_one() {
+        let environment = HostEnvironment {
             interfaces: Vec::new(),
             ..healthy()
         };
-        assert_eq!(standing(&picture, "interfaces"), DoctorCheckStatus::Warning);
-        assert!(DoctorReport::new(picture).fit);
+        assert_eq!(
+            status(&environment, "interfaces"),
+            DoctorCheckStatus::Warning
+        );
+        assert!(DoctorReport::new(environment).fit);
     }
 }

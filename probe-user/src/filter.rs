@@ -1,4 +1,4 @@
-//! Which findings, claims and bindings somebody wants to see.
+//! Filters for findings, claims and bindings.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -10,16 +10,16 @@ use probe_model::{
     OwnerRecord, Severity,
 };
 
-/// A choice. Of each sort, one that fits is enough, and none given means all; all sorts have to fit.
+/// A filter. Values of one type are alternatives, and an empty list matches everything; all types must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordFilter {
     /// Names of interfaces, with `*` and `?`.
     pub interfaces: Vec<NamePattern>,
-    /// Names of interfaces that are not wanted, whatever else fits.
+    /// Names of excluded interfaces, which take precedence.
     pub excluded: Vec<NamePattern>,
     /// Addresses and networks.
     pub networks: Vec<IpNet>,
-    /// MACs and how they begin.
+    /// MACs and MAC prefixes.
     pub macs: Vec<MacPrefix>,
     /// VLANs.
     pub vlans: Vec<Vlan>,
@@ -27,12 +27,12 @@ pub struct RecordFilter {
     pub services: Vec<ServicePattern>,
     /// Kinds of finding.
     pub kinds: Vec<FindingKind>,
-    /// The least severity of a finding.
+    /// The minimum severity of a finding.
     pub severity: Option<Severity>,
 }
 
 impl RecordFilter {
-    /// Whether a finding is wanted.
+    /// Whether a finding matches.
     pub fn matches_finding(&self, record: &FindingRecord) -> bool {
         one_of(&self.kinds, |&kind| kind == record.finding)
             && self.severity.is_none_or(|least| record.severity >= least)
@@ -42,14 +42,14 @@ impl RecordFilter {
             && self.matches_service(record.cluster.as_deref())
     }
 
-    /// Whether a claim is wanted. Which service has an address is not known of a claim.
+    /// Whether a claim matches. Claims have no service.
     pub fn matches_claim(&self, record: &ClaimRecord) -> bool {
         self.matches_segment(&record.interface, record.vlan)
             && self.matches_address(record.ip)
             && one_of(&self.macs, |mac| mac.matches(record.mac))
     }
 
-    /// Whether a binding is wanted. Kind and severity are a finding's and mean nothing here.
+    /// Whether a binding matches. Kind and severity are ignored.
     pub fn matches_binding(&self, record: &BindingRecord) -> bool {
         self.matches_segment(&record.interface, record.vlan)
             && self.matches_address(record.ip)
@@ -57,7 +57,7 @@ impl RecordFilter {
             && self.matches_service(record.cluster.as_deref())
     }
 
-    /// Whether an interface is wanted.
+    /// Whether an interface matches.
     pub fn matches_interface(&self, name: &str) -> bool {
         one_of(&self.interfaces, |pattern| pattern.matches(name))
             && !self.excluded.iter().any(|pattern| pattern.matches(name))
@@ -82,7 +82,7 @@ impl RecordFilter {
             || services.any(|service| one_of(&self.services, |wanted| wanted.matches(service)))
     }
 
-    /// As the query of a request to the daemon, `?` included; empty for all.
+    /// The query string for a request to the daemon, including `?`; empty if everything matches.
     pub fn to_query(&self) -> String {
         let lists = [
             ("interface", join_values(&self.interfaces)),
@@ -105,11 +105,11 @@ impl RecordFilter {
         }
     }
 
-    /// Reads the parameters of a query. Those that are not a filter's are left alone.
+    /// Parses the parameters of a query. Other parameters are ignored.
     ///
     /// # Errors
     ///
-    /// The first value that is not what its parameter takes.
+    /// The first invalid value.
     pub fn from_query<'a>(
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, FilterError> {
@@ -131,11 +131,11 @@ impl RecordFilter {
     }
 }
 
-/// Reads an address or a network.
+/// Parses an address or a network.
 ///
 /// # Errors
 ///
-/// What is neither.
+/// If the text is neither.
 pub fn network(text: &str) -> Result<IpNet, FilterError> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     let network = text.parse::<IpNet>().or_else(|_| address());
@@ -144,12 +144,12 @@ pub fn network(text: &str) -> Result<IpNet, FilterError> {
         .map_err(|_| FilterError(text.to_owned()))
 }
 
-/// What a filter cannot make sense of.
+/// An invalid filter value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot filter by {0:?}")]
 pub struct FilterError(String);
 
-/// A service, or all of a namespace.
+/// A service, or all services of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePattern {
     namespace: String,
@@ -157,14 +157,14 @@ pub struct ServicePattern {
 }
 
 impl ServicePattern {
-    /// Whether the service is meant.
+    /// Whether a service matches.
     pub fn matches(&self, service: &NamespacedName) -> bool {
         let name = self.name.as_deref();
         self.namespace == service.namespace && name.is_none_or(|name| name == service.name)
     }
 }
 
-/// Why a text names no service.
+/// The error for an invalid service pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not NAMESPACE/NAME like shop/frontend, nor NAMESPACE/ for all services of one")]
 pub struct ServicePatternError;
@@ -192,7 +192,7 @@ impl fmt::Display for ServicePattern {
     }
 }
 
-/// How a MAC begins; all six bytes are one MAC.
+/// The first bytes of a MAC, or a whole MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MacPrefix {
     bytes: [u8; 6],
@@ -200,15 +200,15 @@ pub struct MacPrefix {
 }
 
 impl MacPrefix {
-    /// Whether the MAC begins so.
+    /// Whether a MAC has this prefix.
     pub fn matches(&self, mac: MacAddr) -> bool {
         mac.0[..self.length] == self.bytes[..self.length]
     }
 }
 
-/// Why a text is not the beginning of a MAC.
+/// The error for an invalid MAC prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a MAC address or its beginning: one to six hexadecimal bytes like 00:00:5e")]
+#[error("not a MAC address or prefix: one to six hexadecimal bytes like 00:00:5e")]
 pub struct MacPrefixError;
 
 impl FromStr for MacPrefix {
@@ -240,7 +240,7 @@ impl fmt::Display for MacPrefix {
     }
 }
 
-/// Whether one of the wanted fits, or nothing is wanted in particular.
+/// Whether any of the wanted values matches, or there are none.
 fn one_of<T>(wanted: &[T], fits: impl FnMut(&T) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(fits)
 }
@@ -259,7 +259,7 @@ fn parse_list<T>(value: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>
         .collect()
 }
 
-/// A value for a query (RFC 3986): what is not certainly harmless becomes a percent sign and its number.
+/// Percent-encodes a value for a query (RFC 3986).
 fn percent_encode(value: &str) -> String {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:,".contains(&byte);
     let letters = value.bytes().map(|byte| {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn each_sort_has_to_fit_and_one_of_a_sort_is_enough() {
+    fn filters_of_different_types_are_anded_and_of_one_type_are_ored() {
         let record = finding();
         for (query, wanted) in [
             (&[("interface", "eth*")][..], true),
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_named_with_its_namespace_or_all_of_one_are() {
+    fn service_filter_accepts_a_name_or_a_whole_namespace() {
         let mut record = finding();
         record.cluster = serde_json::from_str(
             r#"{"services":[{"namespace":"shop","name":"api"},{"namespace":"shop","name":"frontend"}],
@@ -346,12 +346,12 @@ mod tests {
         ] {
             let filter = filter(&[("service", wanted)]);
             assert_eq!(filter.matches_finding(&record), fits, "{wanted}");
-            assert!(!filter.matches_finding(&finding()), "of no service");
+            assert!(!filter.matches_finding(&finding()), "without a service");
         }
     }
 
     #[test]
-    fn a_filter_survives_the_way_to_the_daemon() {
+    fn filter_round_trips_through_the_query_string() {
         assert_eq!(RecordFilter::default().to_query(), "");
         let filter = filter(&[
             ("interface", "eth*,bond[0-3]"),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_filter_is_named() {
+    fn invalid_filter_is_reported() {
         for (name, value) in [
             ("ip", "192.0.2"),
             ("mac", "0g"),

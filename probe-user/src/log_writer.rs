@@ -16,13 +16,13 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that may wait to be written.
+/// Maximum number of queued lines.
 const QUEUE_LINES: usize = 1_024;
 
-/// A longer line is cut: with the queue, this bounds the memory of a writer.
+/// Maximum length of a line in bytes; with the queue, this bounds the memory of a writer.
 const MAX_LINE_BYTES: usize = 16 << 10;
 
-/// How long [`LogWriter::flush`] waits for the queue at the end of the process.
+/// Time limit of [`LogWriter::flush`] at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Writes lines without ever blocking. Clones share the queue.
@@ -32,28 +32,28 @@ pub struct LogWriter {
     state: Arc<LogWriterState>,
 }
 
-/// What a writer counts.
+/// The state of a writer.
 #[derive(Debug)]
 struct LogWriterState {
     name: &'static str,
     dropped: AtomicU64,
     pending: AtomicU64,
-    /// Since when one write has not returned.
+    /// The start of a write that has not returned.
     writing_since: Mutex<Option<Instant>>,
     /// The error of the last write, if it failed.
     error: Mutex<Option<String>>,
 }
 
-/// How a writer is doing.
+/// The health of a writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogWriterHealth {
     /// `stdout` or `stderr`.
     pub name: &'static str,
     /// Lines that were dropped.
     pub dropped: u64,
-    /// How long the write has taken that has not returned.
+    /// The duration of a write that has not returned.
     pub blocked_for: Option<Duration>,
-    /// Why the last write failed.
+    /// The error of the last write, if it failed.
     pub error: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl LogWriter {
         Ok(Self { queue, state })
     }
 
-    /// Queues a line that ends with a newline, or drops it where the queue is full.
+    /// Queues a line that ends with a newline, or drops it if the queue is full.
     pub fn write_line(&self, line: &[u8]) {
         self.state.pending.fetch_add(1, Ordering::Relaxed);
         match self.queue.try_send(cut(line)) {
@@ -87,7 +87,7 @@ impl LogWriter {
         }
     }
 
-    /// Waits until all lines are written, for a second at most.
+    /// Waits until all lines are written, at most one second.
     pub fn flush(&self) {
         const STEP: Duration = Duration::from_millis(5);
         let deadline = Instant::now() + FLUSH_TIMEOUT;
@@ -96,7 +96,7 @@ impl LogWriter {
         }
     }
 
-    /// How it is doing.
+    /// The health of this writer.
     pub fn health(&self) -> LogWriterHealth {
         let writing = self.state.writing_since.lock();
         let writing = *writing.unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +110,7 @@ impl LogWriter {
     }
 }
 
-/// A line of at most [`MAX_LINE_BYTES`].
+/// Truncates a line to [`MAX_LINE_BYTES`].
 fn cut(line: &[u8]) -> Vec<u8> {
     if line.len() <= MAX_LINE_BYTES {
         return line.to_vec();
@@ -122,7 +122,7 @@ fn cut(line: &[u8]) -> Vec<u8> {
 
 impl LogWriterState {
     fn write_lines(&self, lines: &Receiver<Vec<u8>>, mut out: impl Write) {
-        // Whether the last write broke off in the middle of a line.
+        // Whether the last write ended in the middle of a line.
         let mut broken_line = false;
         let mut reported = 0;
         while let Ok(line) = lines.recv() {
@@ -161,7 +161,7 @@ impl LogWriterState {
     }
 }
 
-/// Writes a line. A line that broke off before gets its end first, so that the next one is whole.
+/// Writes a line. An incomplete previous line is terminated first.
 fn write_whole(out: &mut impl Write, line: &[u8], broken_line: &mut bool) -> io::Result<()> {
     if *broken_line {
         out.write_all(b"\n")?;
@@ -225,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes each write only when it is allowed to: `Ok` takes so many bytes, `Err` fails.
+    /// A stream that accepts a write only when allowed: `Ok` accepts this number of bytes, `Err` fails.
     struct Gate {
         allowed: Receiver<io::Result<usize>>,
         written: Sender<Vec<u8>>,
@@ -237,9 +237,9 @@ mod tests {
                 .allowed
                 .recv()
                 .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
-            let taken = &bytes[..bytes.len().min(most)];
-            self.written.send(taken.to_vec()).unwrap();
-            Ok(taken.len())
+            let in_use = &bytes[..bytes.len().min(most)];
+            self.written.send(in_use.to_vec()).unwrap();
+            Ok(in_use.len())
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -249,9 +249,9 @@ mod tests {
 
     fn gated() -> (LogWriter, Sender<io::Result<usize>>, Receiver<Vec<u8>>) {
         let (allow, allowed) = channel();
-        let (written, taken) = channel();
+        let (written, in_use) = channel();
         let writer = LogWriter::start("stdout", Gate { allowed, written }).unwrap();
-        (writer, allow, taken)
+        (writer, allow, in_use)
     }
 
     #[test]
@@ -261,25 +261,25 @@ mod tests {
             writer.write_line(b"line\n");
         }
         let health = writer.health();
-        // One line may be with the thread.
+        // The thread may hold one line.
         assert!((49..=50).contains(&health.dropped), "{health:?}");
         let deadline = Instant::now() + Duration::from_secs(10);
         while writer.health().blocked_for.is_none() {
-            assert!(Instant::now() < deadline, "not seen as blocked");
+            assert!(Instant::now() < deadline, "not reported as blocked");
             thread::yield_now();
         }
     }
 
     #[test]
-    fn after_a_full_disk_the_next_line_is_written_whole() {
-        let (writer, allow, taken) = gated();
+    fn line_after_a_full_disk_is_written_completely() {
+        let (writer, allow, in_use) = gated();
         allow.send(Ok(2)).unwrap();
         allow.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
         writer.write_line(b"first\n");
-        assert_eq!(taken.recv().unwrap(), b"fi");
+        assert_eq!(in_use.recv().unwrap(), b"fi");
         let deadline = Instant::now() + Duration::from_secs(10);
         while writer.health().error.is_none() {
-            assert!(Instant::now() < deadline, "the error was not seen");
+            assert!(Instant::now() < deadline, "the error was not reported");
             thread::yield_now();
         }
         assert_eq!(writer.health().dropped, 1);
@@ -287,14 +287,14 @@ mod tests {
             allow.send(Ok(100)).unwrap();
         }
         writer.write_line(b"second\n");
-        assert_eq!(taken.recv().unwrap(), b"\n");
-        assert_eq!(taken.recv().unwrap(), b"second\n");
+        assert_eq!(in_use.recv().unwrap(), b"\n");
+        assert_eq!(in_use.recv().unwrap(), b"second\n");
         writer.flush();
         assert_eq!(writer.health().error, None);
     }
 
     #[test]
-    fn a_long_line_is_cut_and_still_a_line() {
+    fn long_line_is_truncated_and_ends_with_a_newline() {
         let line = cut(&vec![b'x'; MAX_LINE_BYTES + 1]);
         assert_eq!(line.len(), MAX_LINE_BYTES);
         assert!(line.ends_with(b"x\n"));

@@ -44,7 +44,7 @@ impl CounterBalance {
             malformed: count("malformed_frames")?,
             bogus: count("bogus_frames")?,
             claims: count("claims")?,
-            probes: count("probes")?,
+            probes: count("arp_probes")?,
             outcomes,
             received: count("events_received")?,
         })
@@ -106,7 +106,7 @@ mod tests {
             ("malformed_frames", 1),
             ("bogus_frames", 2),
             ("claims", 2),
-            ("probes", 2),
+            ("arp_probes", 2),
             ("events_received", received),
         ] {
             writeln!(

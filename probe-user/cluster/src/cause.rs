@@ -1,27 +1,29 @@
-//! Why an address of a cluster has more than one owner: from what was observed, and from what the cluster says.
+//! The likely cause of a dispute about an address of a cluster, from the observed owners and from the objects of the
+//! cluster.
 //!
 //! The rules are tried in this order; the first that holds is the cause.
 //!
-//! 1. An owner is certainly no node, and announces as load balancers do: [`CauseKind::OtherCluster`].
-//! 2. An owner is certainly no node: [`CauseKind::ExternalDevice`].
+//! 1. An owner is certainly not a node, and announces as load balancers do: [`CauseKind::OtherCluster`].
+//! 2. An owner is certainly not a node: [`CauseKind::ExternalDevice`].
 //! 3. Every owner is the same node: [`CauseKind::ArpFlux`].
-//! 4. So many hosts reply to one request that every node does: [`CauseKind::IpvsStrictArp`].
+//! 4. Three or more hosts reply to one request: [`CauseKind::IpvsStrictArp`].
 //! 5. Services have the address without a key that lets them share it: [`CauseKind::SharedWithoutKey`].
-//! 6. Whether an owner is a node is not known: [`CauseKind::Unknown`].
+//! 6. It is unknown whether an owner is a node: [`CauseKind::Unknown`].
 //! 7. Two nodes announce it, and more than one installation is in the cluster: [`CauseKind::SeveralInstalls`].
-//! 8. Two nodes are named in turns as its announcers: [`CauseKind::SplitBrain`].
+//! 8. The status names two nodes alternately as announcers: [`CauseKind::SplitBrain`].
 //! 9. Two nodes announce it, and one of them should not: [`CauseKind::StaleSpeaker`].
 //! 10. Two nodes announce it: [`CauseKind::SplitBrain`].
 //! 11. A node has it on an interface: [`CauseKind::NodeAddress`].
 //! 12. Otherwise [`CauseKind::Unknown`].
 //!
-//! An owner is certainly no node if its MAC is no node's, the MACs of all nodes of this network are known, and no
-//! node that is said to announce the address, and may do so through another interface, is missing among the owners.
+//! An owner is certainly not a node if the MACs of all nodes on this network are known, its MAC is not among them, and
+//! every node that the status names as announcer, and that may use another interface, is among the owners.
 //!
-//! What MetalLB says about who announces (`ServiceL2Status`), and kube-vip (`vipHost`), is a witness: it may tell two
-//! announcers apart, and never makes two of none. `NodeOwner` says when a node counts as a speaker, and when as a host.
+//! The status of MetalLB (`ServiceL2Status`) and of kube-vip (`vipHost`) supports other evidence: it distinguishes
+//! announcers, but is no proof that a node announces. `NodeOwner` defines when a node counts as a speaker, and when as
+//! a host.
 //!
-//! Two nodes that contest an address briefly have no cause: a rollout of the speakers looks like that.
+//! A brief contest between two nodes has no cause: a rollout of the speakers looks the same.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -36,49 +38,49 @@ use super::{
     snapshot::{ClusterSnapshot, Service},
 };
 
-/// Names that a sentence lists.
+/// Maximum number of names in a sentence.
 const MAX_NAMES: usize = 5;
-/// How long before a dispute began a node may last have been named as announcer and still be taken for one that goes on.
-const NAMED_BEFORE: SignedDuration = SignedDuration::from_mins(10);
-/// While the status names no node, who was named within this counts.
+/// A node that the status last named up to this long before a dispute is assumed to continue to announce.
+const MAX_NAMED_AGE: SignedDuration = SignedDuration::from_mins(10);
+/// While the status names no node, the nodes named within this time count.
 const NAMED_RECENTLY: SignedDuration = SignedDuration::from_mins(1);
-/// After this an agent that probes tracked addresses has observed everyone who replies for one.
-const LISTENED_LONG: SignedDuration = SignedDuration::from_mins(10);
-/// How far the API server's clock may be behind this host's.
+/// After this time an agent that probes tracked addresses has observed every host that replies for one.
+const MIN_OBSERVATION: SignedDuration = SignedDuration::from_mins(10);
+/// The maximum time by which the clock of the API server may be behind the clock of this host.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
-/// How well nodes are known by their MACs.
+/// The number of nodes, and of those whose MAC is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeCoverage {
-    /// How many nodes there are.
+    /// The number of nodes.
     pub all: usize,
-    /// How many of them have an address on the network in question, by what the cluster says.
+    /// The number of nodes for which the cluster lists an address on the network in question.
     pub on_segment: usize,
-    /// Of how many of them a MAC is known.
+    /// The number of these nodes with a known MAC.
     pub with_mac: usize,
 }
 
 impl NodeCoverage {
-    /// Whether a MAC that is none of theirs is no node's. A node of which the cluster names no address here may have
-    /// one nevertheless.
+    /// Whether all nodes are known by their MACs, so that any other MAC is not a node's. A node without a listed
+    /// address on the network may still have one.
     const fn is_complete(self) -> bool {
         self.on_segment > 0 && self.on_segment >= self.all && self.with_mac >= self.on_segment
     }
 }
 
-/// Where this host has an address.
+/// The placement of an address on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressPlacement {
-    /// On no interface: if this host replies for it, a program in user space does.
+    /// On no interface: only a program in user space can reply for it.
     Absent,
     /// On this interface, which replies to ARP.
     Interface(String),
-    /// On this interface, which does not reply to ARP (loopback, dummy, kube-ipvs0). Others may reply for it.
+    /// On this interface, which does not reply to ARP (loopback, dummy, kube-ipvs0). Other interfaces may reply for it.
     InterfaceWithoutArp(String),
 }
 
 impl AddressPlacement {
-    /// Where this host has the address.
+    /// The placement of an address, by the links of this host.
     pub fn of(links: &Links, ip: IpAddr) -> Self {
         let holders = links
             .iter()
@@ -91,23 +93,23 @@ impl AddressPlacement {
     }
 }
 
-/// What is known besides the finding and the cluster's objects.
+/// Inputs to the cause besides the finding and the objects of the cluster.
 #[derive(Clone, Debug)]
 pub struct CauseContext {
-    /// How well the nodes are known by their MACs; `None` if their list is not known.
+    /// The coverage of the node list; `None` if the list is unknown.
     pub nodes: Option<NodeCoverage>,
-    /// The present time.
+    /// The current time.
     pub now: Timestamp,
-    /// Since when this agent observes the network; `None` if that is not known.
+    /// The time since which this agent observes the network; `None` if unknown.
     pub listens_since: Option<Timestamp>,
-    /// Where this host has the address; `None` if that is not known.
+    /// The placement of the address on this host; `None` if unknown.
     pub placement: Option<AddressPlacement>,
-    /// For how long the address has been contested, if the finding says that it is.
+    /// How long the address has been contested, for findings of that kind.
     pub contest: ContestDuration,
 }
 
 impl CauseContext {
-    /// Nothing is known of this host.
+    /// A context without facts about this host.
     pub const fn of_nodes(nodes: Option<NodeCoverage>, now: Timestamp) -> Self {
         Self {
             nodes,
@@ -119,9 +121,9 @@ impl CauseContext {
     }
 }
 
-/// The likely cause of a dispute about an address of the cluster: of a service, or of a pool. The owners of the finding
-/// carry the names of nodes. `None` for findings that are no dispute, for addresses that are not the cluster's, and while
-/// nodes contest an address briefly.
+/// The likely cause of a dispute about an address of a service or pool. The owners of the finding must carry their node
+/// names. `None` for findings that are no dispute, for addresses outside the cluster, and while nodes contest an
+/// address briefly.
 pub fn cause(
     finding: &FindingRecord,
     cluster: &ClusterSnapshot,
@@ -149,8 +151,7 @@ pub fn cause(
     Some(case.determine())
 }
 
-/// Whether several nodes of the cluster, and no other host, contest an address: rollouts of speakers do that, and so do
-/// planned handovers.
+/// Whether only nodes of the cluster contest an address, as in rollouts of speakers and planned failovers.
 pub fn is_contested_by_nodes(finding: &FindingRecord) -> bool {
     let names: BTreeSet<_> = owners_of(finding).map(name).collect();
     finding.finding == FindingKind::Contested && names.len() > 1 && !names.contains(&None)
@@ -161,7 +162,7 @@ fn owners_of(finding: &FindingRecord) -> impl Iterator<Item = &OwnerRecord> {
     owners.filter(|owner| matches!(owner.role, OwnerRole::Current | OwnerRole::Earlier))
 }
 
-/// One dispute.
+/// The inputs to the cause of one dispute.
 struct CauseInputs<'a> {
     ip: IpAddr,
     finding: &'a FindingRecord,
@@ -190,35 +191,35 @@ impl CauseInputs<'_> {
         }
     }
 
-    /// The first rule that holds.
+    /// The cause by the first rule that applies.
     fn classify(&self, evidence: &mut Vec<String>) -> (CauseKind, CauseScope) {
-        let strangers: Vec<_> = self.owners.iter().filter(|owner| !is_node(owner)).collect();
+        let unknown_hosts: Vec<_> = self.owners.iter().filter(|owner| !is_node(owner)).collect();
         let nodes: BTreeSet<_> = self.owners.iter().filter_map(|owner| name(owner)).collect();
         let unseen = self
             .cluster
             .unseen_announcers(self.ip, |node| nodes.contains(node));
         let certain =
             self.context.nodes.is_some_and(NodeCoverage::is_complete) && unseen.is_empty();
-        if let (Some(stranger), true) = (
-            strangers.iter().max_by_key(|owner| owner.announces()),
+        if let (Some(unknown_host), true) = (
+            unknown_hosts.iter().max_by_key(|owner| owner.announces()),
             certain,
         ) {
             evidence.push(self.macs_of_nodes());
-            evidence.extend(self.mac_neighbourhood(stranger));
-            return if stranger.announces() {
-                evidence.extend(self.second_interface(stranger));
+            evidence.extend(self.mac_neighbourhood(unknown_host));
+            return if unknown_host.announces() {
+                evidence.extend(self.second_interface(unknown_host));
                 (CauseKind::OtherCluster, CauseScope::CrossCluster)
             } else {
                 (CauseKind::ExternalDevice, CauseScope::External)
             };
         }
-        let scope = if strangers.is_empty() {
+        let scope = if unknown_hosts.is_empty() {
             CauseScope::Internal
         } else {
             CauseScope::Unknown
         };
         let hint = self.finding.hint;
-        if strangers.is_empty() && nodes.len() == 1 && self.owners.len() > 1 {
+        if unknown_hosts.is_empty() && nodes.len() == 1 && self.owners.len() > 1 {
             let node = nodes.first().copied().unwrap_or_default();
             evidence.push(format!("Every MAC address that replies belongs to {node}"));
             return (CauseKind::ArpFlux, CauseScope::Internal);
@@ -235,15 +236,15 @@ impl CauseInputs<'_> {
             evidence.push(sentence);
             return (CauseKind::SharedWithoutKey, scope);
         }
-        if let Some(stranger) = strangers.first() {
+        if let Some(unknown_host) = unknown_hosts.first() {
             evidence.push(self.macs_of_nodes());
-            evidence.extend(describe_candidate(stranger, &unseen));
+            evidence.extend(describe_candidate(unknown_host, &unseen));
             return (CauseKind::Unknown, CauseScope::Unknown);
         }
         (self.classify_nodes(evidence), CauseScope::Internal)
     }
 
-    /// Every owner is a node, and there is more than one.
+    /// Classifies a dispute between two or more nodes.
     fn classify_nodes(&self, evidence: &mut Vec<String>) -> CauseKind {
         let owners: Vec<_> = self
             .owners
@@ -269,7 +270,7 @@ impl CauseInputs<'_> {
         if let Some((name, host)) = host {
             evidence.extend(host.describe(name));
             let is_certain = matches!(host, NodeOwner::HasInterface(_));
-            let cilium = self.services.iter().find(|service| service.by_cilium);
+            let cilium = self.services.iter().find(|service| service.is_cilium);
             if let Some(service) = cilium.filter(|_| !is_certain) {
                 evidence.push(format!(
                     "{} is Cilium's, which announces addresses as hosts do: {name} may announce it for Cilium",
@@ -283,14 +284,14 @@ impl CauseInputs<'_> {
         evidence.extend(undecided.filter_map(|(name, owner)| owner.describe(name)));
         if speakers.is_empty() {
             evidence.push(
-                "No owner was observed to announce it as a speaker does: which of them has it on an interface is not known"
+                "No owner was observed to announce it as a speaker does: it is unknown which of them has it on an interface"
                     .to_owned(),
             );
         }
         CauseKind::Unknown
     }
 
-    /// Two or more nodes announce the address.
+    /// Classifies a dispute between two or more nodes that announce the address.
     fn classify_speakers(&self, names: &[&str], evidence: &mut Vec<String>) -> CauseKind {
         if let Some(sentence) = self.multiple_installations() {
             evidence.push(sentence);
@@ -304,7 +305,7 @@ impl CauseInputs<'_> {
             > 1
         {
             evidence.push(format!(
-                "The status of the service named {} in turns within the last minute",
+                "The status of the service named {} alternately within the last minute",
                 listed(&alternating)
             ));
             return CauseKind::SplitBrain;
@@ -316,24 +317,24 @@ impl CauseInputs<'_> {
             ));
             return CauseKind::StaleSpeaker;
         }
-        let said = self.reported();
-        let unsaid = names.iter().find(|name| !said.contains(name));
-        if let (false, Some(name)) = (said.is_empty(), unsaid) {
+        let named = self.reported();
+        let unnamed = names.iter().find(|name| !named.contains(name));
+        if let (false, Some(name)) = (named.is_empty(), unnamed) {
             evidence.push(format!(
                 "By its status {} should announce it; {name} does so too",
-                listed(&said)
+                listed(&named)
             ));
             return CauseKind::StaleSpeaker;
         }
-        evidence.push(if said.is_empty() {
-            "Nothing says which of them should announce it".to_owned()
+        evidence.push(if named.is_empty() {
+            "No status names the node that should announce it".to_owned()
         } else {
             "By its status each of them should announce it".to_owned()
         });
         CauseKind::SplitBrain
     }
 
-    /// The nodes that should announce the address by what is said now, or was during the last minute if nothing is.
+    /// The nodes that the status names as announcers, or named during the last minute if it names none now.
     fn reported(&self) -> Vec<&str> {
         let now = self.cluster.reported_announcers(self.ip);
         if !now.is_empty() {
@@ -349,7 +350,7 @@ impl CauseInputs<'_> {
             .alternating_announcers(self.ip, self.context.now)
     }
 
-    /// As what a node has the address.
+    /// How a node has the address: as a speaker or as a host.
     fn node_owner(&self, owner: &OwnerRecord) -> NodeOwner {
         let is_named = |names: &[&str]| name(owner).is_some_and(|name| names.contains(&name));
         let is_reported = is_named(&self.reported()) || is_named(&self.alternating());
@@ -362,7 +363,7 @@ impl CauseInputs<'_> {
         let is_one_observed = self.owners.iter().any(|owner| {
             owner.announces() || self.by_placement(owner, false) == Some(NodeOwner::HasNoInterface)
         });
-        let before = self.finding.since.saturating_sub(NAMED_BEFORE);
+        let before = self.finding.since.saturating_sub(MAX_NAMED_AGE);
         let before = before.unwrap_or(Timestamp::MIN);
         if is_one_observed && is_reported {
             return NodeOwner::IsReported;
@@ -384,20 +385,20 @@ impl CauseInputs<'_> {
         }
     }
 
-    /// What this host's interfaces say, if the owner is this host.
+    /// How this host has the address, by its interfaces; `None` if the owner is another host.
     fn by_placement(&self, owner: &OwnerRecord, is_reported: bool) -> Option<NodeOwner> {
-        // kube-vip has its addresses on interfaces, and Cilium replies without.
+        // kube-vip configures its addresses on interfaces; Cilium replies without that.
         let by_kube_vip = self
             .services
             .iter()
             .any(|service| service.kube_vip_host.is_some());
-        let by_cilium = self.services.iter().any(|service| service.by_cilium);
+        let is_cilium = self.services.iter().any(|service| service.is_cilium);
         match self.context.placement.as_ref().filter(|_| owner.local)? {
             AddressPlacement::Interface(_) if by_kube_vip || is_reported && owner.announces() => {
                 None
             }
             AddressPlacement::Interface(name) => Some(NodeOwner::HasInterface(name.clone())),
-            AddressPlacement::Absent if by_cilium => None,
+            AddressPlacement::Absent if is_cilium => None,
             AddressPlacement::Absent => Some(NodeOwner::HasNoInterface),
             AddressPlacement::InterfaceWithoutArp(_) if owner.announces() => None,
             AddressPlacement::InterfaceWithoutArp(name) => {
@@ -406,8 +407,8 @@ impl CauseInputs<'_> {
         }
     }
 
-    /// Whether this agent would have observed a speaker's announcements if the owner were one: the address was
-    /// assigned, or the owner came, when the agent had listened for long.
+    /// Whether this agent would have observed announcements if the owner were a speaker: the address was assigned, or
+    /// the owner first observed, after the agent had run for [`MIN_OBSERVATION`].
     fn would_have_announced(&self, owner: &OwnerRecord) -> bool {
         let Some(listens_since) = self.context.listens_since else {
             return false;
@@ -416,17 +417,17 @@ impl CauseInputs<'_> {
         let mut assigned = self.services.iter().map(|service| service.assigned);
         let is_new = !self.services.is_empty()
             && assigned.all(|time| time.is_some_and(|time| is_later(time, CLOCK_SKEW)));
-        is_new || is_later(owner.first_seen, LISTENED_LONG)
+        is_new || is_later(owner.first_seen, MIN_OBSERVATION)
     }
 
-    /// Services that have the address and may not share it. With MetalLB and Cilium that takes a key; others, as
-    /// kube-vip, let all services share.
+    /// Names the services that have the address without permission to share it. MetalLB and Cilium require a common
+    /// key; other controllers, such as kube-vip, let all services share.
     fn shared_without_key(&self) -> Option<String> {
         let [first, others @ ..] = &self.services[..] else {
             return None;
         };
         let takes_key =
-            |service: &&Service| service.by_cilium || self.cluster.is_metallb_service(service);
+            |service: &&Service| service.is_cilium || self.cluster.is_metallb_service(service);
         if !self.services.iter().any(takes_key) {
             return None;
         }
@@ -443,12 +444,12 @@ impl CauseInputs<'_> {
             .collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         Some(format!(
-            "The services {} have this address, and no common key (allow-shared-ip) that lets them",
+            "The services {} have this address without a common sharing key (allow-shared-ip)",
             listed(&names)
         ))
     }
 
-    /// Objects of MetalLB's in more than one namespace.
+    /// Names the namespaces if MetalLB objects are in more than one.
     fn multiple_installations(&self) -> Option<String> {
         let statuses = self.cluster.objects().statuses.iter();
         let of_service = statuses
@@ -464,7 +465,7 @@ impl CauseInputs<'_> {
         };
         if let Some(namespaces) = several(of_service.collect()) {
             return Some(format!(
-                "Speakers of several namespaces say that they announce it: {namespaces}"
+                "Status objects in several namespaces name announcers of it: {namespaces}"
             ));
         }
         let namespaces = several(pools.collect())?;
@@ -476,8 +477,8 @@ impl CauseInputs<'_> {
         let mac = mac.unwrap_or_default();
         let who = match (name(owner), &owner.vendor, self.context.nodes) {
             (Some(node), _, _) => format!("node {node}"),
-            (None, Some(vendor), Some(_)) => format!("no known node, made by {vendor}"),
-            (None, Some(vendor), None) => format!("made by {vendor}"),
+            (None, Some(vendor), Some(_)) => format!("no known node, vendor {vendor}"),
+            (None, Some(vendor), None) => format!("vendor {vendor}"),
             (None, None, Some(_)) => "no known node".to_owned(),
             (None, None, None) => "not known".to_owned(),
         };
@@ -491,9 +492,9 @@ impl CauseInputs<'_> {
 
     fn macs_of_nodes(&self) -> String {
         match self.context.nodes {
-            None => "The nodes are not known".to_owned(),
+            None => "The nodes are unknown".to_owned(),
             Some(NodeCoverage { on_segment: 0, .. }) => {
-                "No node has an address on this network by which its MAC address could be known"
+                "No node has an address on this network, so their MAC addresses are unknown"
                     .to_owned()
             }
             Some(NodeCoverage {
@@ -502,7 +503,7 @@ impl CauseInputs<'_> {
                 with_mac,
             }) if on_segment < all && with_mac >= on_segment => {
                 format!(
-                    "Only {on_segment} of {all} nodes have an address on this network that the cluster names"
+                    "Only {on_segment} of {all} nodes have an address on this network in the list of nodes"
                 )
             }
             Some(NodeCoverage {
@@ -517,31 +518,31 @@ impl CauseInputs<'_> {
         }
     }
 
-    /// What an announcer that is no node may be after all, where a node announces the address as well.
-    fn second_interface(&self, stranger: &OwnerRecord) -> Option<String> {
+    /// The hint that an unknown announcer may be a second interface of a node that announces the address too.
+    fn second_interface(&self, unknown_host: &OwnerRecord) -> Option<String> {
         let mut announcers = self.owners.iter().filter(|owner| owner.announces());
         let node = announcers.find_map(|owner| name(owner))?;
-        let mac = stranger.macs.first()?;
+        let mac = unknown_host.macs.first()?;
         Some(format!(
-            "MetalLB speaks through every network card: see that {mac} is no second one of {node} in this network"
+            "MetalLB announces on every interface: check that {mac} is not a second interface of {node} on this network"
         ))
     }
 
-    /// Whether a stranger was there before the service had the address.
-    fn mac_neighbourhood(&self, stranger: &OwnerRecord) -> Option<String> {
+    /// States whether an unknown host had the address before the service did.
+    fn mac_neighbourhood(&self, unknown_host: &OwnerRecord) -> Option<String> {
         let service = self.services.first()?;
         let (since, what) = match (service.assigned, service.created) {
             (Some(assigned), _) => (assigned, "got its addresses"),
             (None, Some(created)) => (created, "was made"),
             (None, None) => return None,
         };
-        let difference = stranger.first_seen.duration_since(since);
+        let difference = unknown_host.first_seen.duration_since(since);
         let order = if difference.is_negative() {
             "before"
         } else {
             "after"
         };
-        let mac = stranger.macs.first()?;
+        let mac = unknown_host.macs.first()?;
         Some(format!(
             "{mac} was first seen with it {} {order} {} {what}",
             span(difference.abs()),
@@ -549,31 +550,33 @@ impl CauseInputs<'_> {
         ))
     }
 
-    /// The nodes that MetalLB and kube-vip name as its announcers.
+    /// States the nodes that MetalLB and kube-vip name as announcers.
     fn announcing_node(&self) -> Option<String> {
-        let said = self.cluster.reported_announcers(self.ip);
-        (!said.is_empty()).then(|| {
+        let named = self.cluster.reported_announcers(self.ip);
+        (!named.is_empty()).then(|| {
             format!(
                 "The status of the service names {} as its announcer, which may be out of date",
-                listed(&said)
+                listed(&named)
             )
         })
     }
 
-    /// What is concluded from knowledge that is not current says so.
+    /// States that the cluster data is stale, if it is.
     fn stale_resources(&self) -> Option<String> {
         let freshness = self
             .cluster
             .objects()
             .freshness
             .get(&super::Resource::Services)?;
-        let is_stale = freshness.known == super::snapshot::ResourceState::Stale;
-        let heard = freshness.heard.filter(|_| is_stale)?;
-        Some(format!("The API server was last heard at {heard}"))
+        let is_stale = freshness.state == super::snapshot::ResourceState::Stale;
+        let last_update = freshness.last_update.filter(|_| is_stale)?;
+        Some(format!(
+            "The last update from the API server was at {last_update}"
+        ))
     }
 }
 
-/// As what a node has the address, and what says so.
+/// How a node has the address, with the evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NodeOwner {
     /// A speaker: it announces the address in both forms.
@@ -608,7 +611,8 @@ impl NodeOwner {
         }
     }
 
-    /// Whether it is a host, beside so many speakers. Without a speaker, a remote owner may be one.
+    /// Whether it is a host, given the number of speakers among the owners. Without any speaker, a remote owner may be
+    /// one.
     const fn is_host(&self, speakers: usize) -> bool {
         match self {
             Self::HasInterface(_) => true,
@@ -622,7 +626,7 @@ impl NodeOwner {
         }
     }
 
-    /// The evidence as a sentence; none where the sentence about the owner has it.
+    /// The evidence as a sentence; `None` where the sentence about the owner contains it.
     fn describe(&self, node: &str) -> Option<String> {
         Some(match self {
             Self::Announces => return None,
@@ -646,19 +650,20 @@ impl NodeOwner {
                 "{node} has it on {interface}, which does not reply to ARP: its other interfaces may reply for it (arp_ignore)"
             ),
             Self::Undecided => format!(
-                "{node} replies for it: whether it has it on an interface, or its speaker announced it earlier, is not known here"
+                "{node} replies for it: it is unknown here whether it has it on an interface or its speaker announced it earlier"
             ),
         })
     }
 }
 
-/// Which of the nodes that are said to announce the address, and are not among its owners, a stranger may be.
-fn describe_candidate(stranger: &OwnerRecord, unseen: &[&str]) -> Option<String> {
-    let mac = stranger.macs.first()?;
+/// Names the nodes that an unknown host may be: those that the status names as announcers and that are not among the
+/// owners.
+fn describe_candidate(unknown_host: &OwnerRecord, unseen: &[&str]) -> Option<String> {
+    let mac = unknown_host.macs.first()?;
     (!unseen.is_empty()).then(|| {
         format!(
-            "It is said to be announced by {}, whom no owner is known to be: {mac} may be that node, through another \
-             network card",
+            "The status names {} as announcer, which is not among the known owners: {mac} may be that node, through another \
+             interface",
             listed(unseen)
         )
     })
@@ -674,18 +679,18 @@ fn name(owner: &OwnerRecord) -> Option<&str> {
     owner.node.as_deref().or(on_segment)
 }
 
-/// Names in a sentence.
+/// Joins names for a sentence: `a, b and c`.
 fn listed(names: &[&str]) -> String {
-    let (told, rest) = names.split_at(names.len().min(MAX_NAMES));
-    match (told, rest.len()) {
+    let (shown, rest) = names.split_at(names.len().min(MAX_NAMES));
+    match (shown, rest.len()) {
         ([], _) => String::new(),
         ([only], 0) => (*only).to_owned(),
         ([first @ .., last], 0) => format!("{} and {last}", first.join(", ")),
-        (told, more) => format!("{} and {more} more", told.join(", ")),
+        (shown, more) => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
-/// A length of time in a sentence: its largest unit is enough.
+/// Formats a duration for a sentence, in its largest unit.
 pub(super) fn span(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
     let (number, unit) = match seconds {

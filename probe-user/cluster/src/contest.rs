@@ -1,4 +1,4 @@
-//! How long hosts have contested an address: once is normal during a rollout of speakers, again and again is not.
+//! How long hosts have contested an address: once is normal during a rollout of speakers, repeated contests are not.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -6,14 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 use probe_common::wire::Vlan;
 use probe_model::FindingRecord;
 
-/// Contests this far apart belong together: detection reports each episode once.
+/// Contests up to this far apart count as one: detection reports each episode once.
 const MAX_GAP: SignedDuration = SignedDuration::from_mins(15);
-/// An address that was contested for so long is worth a look.
+/// A contest of this length persists, and gets a cause.
 const PERSISTS_AFTER: SignedDuration = SignedDuration::from_mins(9);
-/// Addresses that are remembered.
+/// Maximum number of remembered addresses.
 const MAX_ADDRESSES: usize = 4_096;
 
-/// How long an address has been contested.
+/// The classification of how long an address has been contested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContestDuration {
     /// No longer than a rollout takes.
@@ -22,7 +22,7 @@ pub enum ContestDuration {
     Persistent,
 }
 
-/// The addresses that were contested lately.
+/// The recently contested addresses.
 #[derive(Debug, Default)]
 pub struct ContestHistory {
     by_address: HashMap<(String, Vlan, IpAddr), ContestSpan>,
@@ -94,6 +94,6 @@ mod tests {
         }
         assert_eq!(history.by_address.len(), MAX_ADDRESSES);
         history.record(&contested("192.0.2.1", at("13:00:00")));
-        assert_eq!(history.by_address.len(), 1, "the others are old");
+        assert_eq!(history.by_address.len(), 1, "other entries have expired");
     }
 }

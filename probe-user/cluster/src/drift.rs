@@ -1,9 +1,8 @@
-//! Where a cluster and the wire, or parts of a cluster, have drifted apart without a conflict. Pure.
+//! Drift: differences between the cluster and the network, or between parts of the cluster, without a conflict. Pure.
 //!
-//! [`find`] says what is not as it should be at a moment; [`DriftTracker`] tells of it once it has held for long enough, so
-//! that a service made a second ago, or a rollout, is none. What is not known is no drift: nothing is found from
-//! resources that were never read, may not be, or are not there, and nothing new from those that the API server has
-//! not been heard about lately.
+//! [`find`] finds candidates at one moment; [`DriftTracker`] reports a candidate once it has persisted for long enough,
+//! so that a service created a second ago, or a rollout, is no drift. Unknown data is no drift: resources that were
+//! never read, are forbidden or are not installed yield no candidates, and stale resources yield no new ones.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,15 +22,15 @@ mod evaluate;
 pub use evaluate::{ObservedNetwork, find};
 
 label_enum! {
-    /// The ways to drift apart. Each has an entry in the runbook.
+    /// The kind of a drift. Each has an entry in the runbook.
     pub enum DriftKind {
         /// A service has an address that is in no pool: the pool was edited or deleted.
         AddressOutsidePools = "address_outside_pools",
         /// An address of a pool that no service has is announced: a stale speaker, mostly.
         AnnouncedUnassigned = "announced_unassigned",
-        /// A machine has an address of a pool before a service does.
+        /// A host uses an address of a pool that no service has.
         ClaimedUnassigned = "claimed_unassigned",
-        /// Nobody announces the address of a service.
+        /// No host announces the address of a service.
         NotAnnounced = "not_announced",
         /// A service waits for its address.
         ServicePending = "service_pending",
@@ -47,37 +46,37 @@ label_enum! {
 }
 
 label_enum! {
-    /// Why a service has no address, or nobody announces the one it has.
+    /// Why a service has no address, or no host announces the one it has.
     pub enum PendingReason {
         /// No pool gives it an address.
         NoPool = "no_pool",
         /// The pools have none left.
         Exhausted = "exhausted",
-        /// It asks for an address that is in no pool it may use.
+        /// It requests an address that is in no pool it may use.
         RequestedOutside = "requested_outside_pools",
-        /// It asks for an address that another service has.
+        /// It requests an address that another service has.
         RequestedTaken = "requested_in_use",
-        /// It asks for a pool that is not there.
+        /// It requests a pool that does not exist.
         RequestedPoolUnknown = "requested_pool_not_found",
         /// Its `loadBalancerClass` is another controller's.
         ForeignClass = "other_load_balancer_class",
-        /// None of its endpoints is ready, and no node announces a service without.
+        /// None of its endpoints is ready, and no node announces a service without ready endpoints.
         NoReadyEndpoints = "no_ready_endpoints",
         /// Nothing advertises the pool of its address.
         NoAdvertisement = "no_advertisement",
-        /// What is known does not say.
+        /// The reason is unknown.
         Unknown = "unknown",
     }
 }
 
-/// A way in which things are not as they should be: a line of JSON. Names are stable; fields may be added.
+/// One drift: a line of JSON. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
-    /// What.
+    /// The kind of drift.
     pub drift: DriftKind,
-    /// How much it matters.
+    /// The severity.
     pub severity: Severity,
-    /// Since when, as far as is known.
+    /// The time since which it persists, as far as known.
     pub since: Timestamp,
     /// The address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,23 +90,23 @@ pub struct Drift {
     /// The advertisement, or the other pool: its kind, namespace and name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// Why.
+    /// The reason, for drifts about a service without an address or announcer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<PendingReason>,
-    /// Who claims the address.
+    /// The MACs that claim the address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub macs: Vec<MacAddr>,
-    /// Which of them are nodes.
+    /// The nodes among the claimants.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
-    /// A sentence.
-    pub says: String,
-    /// What says so, a sentence each.
+    /// The drift in one sentence.
+    pub summary: String,
+    /// The evidence, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
 }
 
-/// What tells one drift from another.
+/// The identity of a drift, independent of wording and evidence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DriftKey {
     kind: DriftKind,
@@ -118,7 +117,7 @@ pub struct DriftKey {
 }
 
 impl Drift {
-    /// What it is about.
+    /// The identity of this drift.
     pub fn key(&self) -> DriftKey {
         DriftKey {
             kind: self.drift,
@@ -130,31 +129,31 @@ impl Drift {
     }
 }
 
-/// Since when something has been so.
+/// How the start of a drift is determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriftOnset {
-    /// Since it was first found.
+    /// The time it was first found.
     FirstObserved,
-    /// Since then, unless it was not so when last looked at.
+    /// This time, unless the last evaluation did not find it.
     Since(Timestamp),
-    /// Since then, and others have waited long enough before they said so.
+    /// This time; the source of the time has already waited long enough.
     Immediate(Timestamp),
-    /// Since it was first found, and only if it was seen again after that: the last time then.
+    /// The time it was first found, and only if it was observed again after that; the value is the last observation.
     ObservedAgain(Timestamp),
 }
 
-/// What may be a drift, if it holds.
+/// A candidate, which becomes a drift if it persists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriftCandidate {
-    /// What it would be; its `since` is not said yet.
+    /// The drift that it would become; its `since` is not set yet.
     pub drift: Drift,
-    /// Since when.
+    /// How its start is determined.
     pub onset: DriftOnset,
-    /// What it is concluded from.
+    /// The resources that it is concluded from.
     pub required_resources: &'static [Resource],
 }
 
-/// Whether there are such objects, and they have been read.
+/// Whether a resource is installed and has been read.
 pub(super) fn is_available(cluster: &ClusterSnapshot, resource: Resource) -> bool {
     match known(cluster, resource) {
         ResourceState::Current | ResourceState::Stale => true,
@@ -164,14 +163,14 @@ pub(super) fn is_available(cluster: &ClusterSnapshot, resource: Resource) -> boo
 
 fn known(cluster: &ClusterSnapshot, resource: Resource) -> ResourceState {
     let freshness = cluster.objects().freshness.get(&resource);
-    freshness.map_or(ResourceState::NeverRead, |freshness| freshness.known)
+    freshness.map_or(ResourceState::NeverRead, |freshness| freshness.state)
 }
 
-/// Tells of what has held for long enough.
+/// Reports candidates that have persisted for long enough.
 #[derive(Debug)]
 pub struct DriftTracker {
     grace_period: SignedDuration,
-    /// What has been found, and may be told.
+    /// The candidates found so far, reported or not.
     found: BTreeMap<DriftKey, TrackedDrift>,
     last: Option<Timestamp>,
 }
@@ -184,10 +183,10 @@ struct TrackedDrift {
 }
 
 impl DriftTracker {
-    /// A short look is enough where others have waited.
+    /// The minimum duration for a candidate whose source has already waited.
     const MIN_DURATION: SignedDuration = SignedDuration::from_secs(15);
 
-    /// What has held this long is told.
+    /// A tracker that reports candidates that have persisted for `grace_period`.
     pub fn new(grace_period: Duration) -> Self {
         Self {
             grace_period: SignedDuration::try_from(grace_period).unwrap_or(SignedDuration::MAX),
@@ -196,18 +195,18 @@ impl DriftTracker {
         }
     }
 
-    /// Forgets everything: somebody else looked meanwhile.
+    /// Removes all candidates: another leader evaluated the cluster in the meantime.
     pub fn forget(&mut self) {
         self.found.clear();
         self.last = None;
     }
 
-    /// Whether this was found when last looked.
+    /// Whether the last evaluation found this drift.
     pub fn is_tracked(&self, key: &DriftKey) -> bool {
         self.found.contains_key(key)
     }
 
-    /// What is to be told now, of what was found now.
+    /// Updates the candidates, and returns the drifts to report.
     pub fn observe(
         &mut self,
         now: Timestamp,
@@ -232,7 +231,7 @@ impl DriftTracker {
                 .all(|&resource| known(cluster, resource) == ResourceState::Current);
             let mut found = match known_before {
                 Some(found) if found.reported || is_current => found,
-                // Nothing new from what may be otherwise by now.
+                // Stale resources yield no new candidates.
                 _ if !is_current => continue,
                 _ => TrackedDrift {
                     first: now,
@@ -255,7 +254,7 @@ impl DriftTracker {
     fn since(&self, onset: DriftOnset, now: Timestamp) -> Timestamp {
         match onset {
             DriftOnset::Immediate(at) => at.min(now),
-            // It was not so then.
+            // The last evaluation did not find it.
             DriftOnset::Since(at) => self
                 .last
                 .map_or(at, |last| if last > at { now } else { at })
@@ -280,7 +279,7 @@ impl DriftTracker {
     }
 }
 
-/// How many of each kind there are.
+/// Counts drifts by kind.
 pub fn counts(drifts: &[Drift]) -> HashMap<DriftKind, usize> {
     let mut counts = HashMap::new();
     for drift in drifts {

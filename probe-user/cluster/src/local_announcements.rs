@@ -16,9 +16,9 @@ const CLAIM_VALIDITY: SignedDuration = SignedDuration::from_mins(30);
 const CLAIM_VALIDITY_CONTESTED: SignedDuration = SignedDuration::from_mins(1);
 /// A takeover by a host that was first observed this long ago may be an attack on the speaker's address; one by a host
 /// that had the address before is a failback.
-const NEW_RIVAL: SignedDuration = SignedDuration::from_mins(2);
+const NEW_OWNER_AGE: SignedDuration = SignedDuration::from_mins(2);
 /// In a handover both hosts may claim the address for this long.
-const HANDOVER: SignedDuration = SignedDuration::from_secs(1);
+const HANDOVER_WINDOW: SignedDuration = SignedDuration::from_secs(1);
 
 /// The addresses that the speaker on this host announces, as far as known.
 #[derive(Clone, Debug, Default)]
@@ -78,9 +78,9 @@ fn is_owner(local: &OwnerRecord, binding: &BindingRecord, now: Timestamp) -> boo
     }
     match binding.owners.first() {
         Some(current) if !current.local => {
-            let continues = local.last_seen.duration_since(current.first_seen) > HANDOVER;
+            let continues = local.last_seen.duration_since(current.first_seen) > HANDOVER_WINDOW;
             continues
-                && is_within(current.first_seen, NEW_RIVAL)
+                && is_within(current.first_seen, NEW_OWNER_AGE)
                 && is_within(local.last_seen, CLAIM_VALIDITY_CONTESTED)
         }
         _ => is_within(local.last_seen, CLAIM_VALIDITY),
@@ -97,9 +97,9 @@ mod tests {
     const IP: &str = "192.0.2.240";
 
     fn binding(owners: &[(bool, &str)], more: &Value) -> BindingRecord {
-        let owners = owners.iter().enumerate().map(|(number, (local, seen))| {
+        let owners = owners.iter().enumerate().map(|(number, (local, visited))| {
             json!({"macs": [format!("02:00:00:00:00:0{number}")], "role": "current", "local": local,
-                "first_seen": at("10:00:00"), "last_seen": at(seen), "claims": 1})
+                "first_seen": at("10:00:00"), "last_seen": at(visited), "claims": 1})
         });
         let mut binding = json!({"interface": "eth0", "vlan": "0", "ip": IP, "tracked": true,
             "ignored": false, "owners": owners.collect::<Vec<_>>()});
@@ -116,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn what_this_host_announces_is_what_its_daemon_heard_lately() {
+    fn local_announcements_are_recent_egress_claims() {
         let conflict = json!({"conflict": {"evidence": "duplicate_reply", "since": at("11:00:00"),
             "last_evidence": at("11:59:00"), "quiet": false,
             "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "suppressed": 0}}});
         let silent = json!({"silent_since": at("11:50:00")});
         for (what, bindings, announces, may) in [
             ("no daemon", vec![], false, true),
-            ("not heard of", vec![binding(&[], &json!({}))], false, true),
+            ("no binding", vec![binding(&[], &json!({}))], false, true),
             (
                 "ours",
                 vec![binding(&[(true, "11:59:00")], &json!({}))],
@@ -164,7 +164,7 @@ mod tests {
                 false,
             ),
             (
-                "in conflict, and not requested since",
+                "in conflict, and no request since",
                 vec![binding(
                     &[(false, "11:59:00"), (true, "11:00:30")],
                     &conflict,
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_no_node_announces_nothing() {
+    fn agent_outside_the_cluster_has_no_local_announcements() {
         let speaker = LocalAnnouncements::new(false, &[], at("12:00:00"));
         assert!(!speaker.may_announce(IP.parse().unwrap()));
     }

@@ -1,4 +1,4 @@
-//! Which MAC is which node's: the cluster says which addresses nodes have, and the wire who has those addresses.
+//! Resolves MACs to nodes: the cluster lists the addresses of nodes, and probes show the MACs of those addresses.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,20 +11,20 @@ use probe_model::MacPattern;
 
 use super::Node;
 
-/// The nodes, and their MACs as far as they are known.
+/// The nodes, and their MACs as far as known.
 #[derive(Clone, Debug, Default)]
 pub struct NodeIndex {
     nodes: Vec<Node>,
-    /// By address, the number of the node that has it.
+    /// The index of the node with an address.
     by_address: HashMap<IpAddr, usize>,
-    /// `None` for a MAC with addresses of several nodes: a router's or a proxy's, and nobody's.
+    /// `None` for a MAC with addresses of several nodes, such as a router's or a proxy's: it belongs to no node.
     by_mac: HashMap<MacAddr, Option<usize>>,
-    /// Nodes of which is known with which MAC they speak, or that they do not answer at all.
+    /// Nodes whose MAC is known, or that did not reply to probes.
     probed_addresses: BTreeSet<usize>,
 }
 
 impl NodeIndex {
-    /// Of these nodes no MAC is known yet.
+    /// An index of these nodes, without MACs.
     pub fn new(nodes: Vec<Node>) -> Self {
         let mut by_address = HashMap::new();
         for (number, node) in nodes.iter().enumerate() {
@@ -39,8 +39,8 @@ impl NodeIndex {
         }
     }
 
-    /// Somebody with this MAC has this address: a node, if the address is a node's. A virtual router's MAC passes
-    /// from machine to machine and says nothing.
+    /// Records that this MAC replies for this address. It identifies a node if the address is a node's. The MAC of a
+    /// virtual router moves between hosts and is ignored.
     pub fn add_mac(&mut self, address: IpAddr, mac: MacAddr) {
         if MacPattern::is_virtual_router(mac) {
             return;
@@ -54,12 +54,12 @@ impl NodeIndex {
         }
     }
 
-    /// It was asked who has this address: of whoever did not answer it is known that he does not.
-    pub fn asked(&mut self, address: IpAddr) {
+    /// Records that this address was probed. Without a reply, its node is known not to reply.
+    pub fn mark_probed(&mut self, address: IpAddr) {
         self.probed_addresses.extend(self.by_address.get(&address));
     }
 
-    /// The node that an owner with these MACs is. MACs of different nodes are no node.
+    /// The node of an owner with these MACs; `None` if they belong to different nodes.
     pub fn node_of(&self, macs: &[MacAddr]) -> Option<&str> {
         let mut known = macs.iter().filter_map(|mac| *self.by_mac.get(mac)?);
         let number = known.next()?;
@@ -69,13 +69,13 @@ impl NodeIndex {
         self.nodes.get(number).map(|node| node.name.as_str())
     }
 
-    /// The node that has this address, by what the cluster says.
+    /// The node with this address, by the list of nodes.
     pub fn node_at(&self, address: IpAddr) -> Option<&str> {
         let number = *self.by_address.get(&address)?;
         self.nodes.get(number).map(|node| node.name.as_str())
     }
 
-    /// How many nodes.
+    /// The number of nodes.
     pub const fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -90,8 +90,8 @@ impl NodeIndex {
         &self.nodes
     }
 
-    /// An address in these networks of each node of which no MAC is known: who has them can be asked. Those of the
-    /// nodes with these names come first.
+    /// For each node without a known MAC, its address in these networks, to be probed. The nodes named in `first` come
+    /// first.
     pub fn addresses_to_probe(&self, networks: &[IpNet], first: &[&str]) -> Vec<IpAddr> {
         let mut wanted: Vec<_> = self
             .nodes
@@ -104,7 +104,7 @@ impl NodeIndex {
         wanted.into_iter().map(|(_, address)| address).collect()
     }
 
-    /// How many nodes have an address in these networks, and of how many of those a MAC is known.
+    /// The number of nodes with an address in these networks, and the number of these with a known MAC.
     pub fn known_in(&self, networks: &[IpNet]) -> (usize, usize) {
         let known: BTreeSet<_> = self.by_mac.values().flatten().collect();
         let nodes = self.nodes.iter().enumerate();
@@ -115,8 +115,8 @@ impl NodeIndex {
         (present.len(), with_mac.count())
     }
 
-    /// Whether every node has an address in these networks, and it is known of each who answers there: then a MAC that
-    /// is none of theirs is no node's. A node that does not answer for its own address answers for no other either.
+    /// Whether every node has an address in these networks and was probed: then any other MAC is not a node's. A node
+    /// that does not reply for its own address does not reply for others either.
     pub fn is_complete_in(&self, networks: &[IpNet]) -> bool {
         let mut nodes = self.nodes.iter().enumerate();
         let is_settled = |number| self.probed_addresses.contains(&number);
@@ -151,70 +151,81 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_known_by_the_mac_that_has_its_address() {
+    fn node_is_identified_by_the_mac_of_its_address() {
         let nodes = vec![
             node("node-1", &["192.0.2.1", "2001:db8::1"]),
             node("node-2", &["192.0.2.2"]),
         ];
-        let mut roster = NodeIndex::new(nodes);
+        let mut nodes_by_mac = NodeIndex::new(nodes);
         let here = net("192.0.2.0/24");
-        assert_eq!(roster.known_in(&here), (2, 0));
-        roster.add_mac("192.0.2.1".parse().unwrap(), A);
-        roster.add_mac("192.0.2.77".parse().unwrap(), B);
-        assert_eq!(roster.node_of(&[B, A]), Some("node-1"));
-        assert_eq!(roster.node_of(&[B]), None);
-        let to_ask = roster.addresses_to_probe(&here, &[]);
+        assert_eq!(nodes_by_mac.known_in(&here), (2, 0));
+        nodes_by_mac.add_mac("192.0.2.1".parse().unwrap(), A);
+        nodes_by_mac.add_mac("192.0.2.77".parse().unwrap(), B);
+        assert_eq!(nodes_by_mac.node_of(&[B, A]), Some("node-1"));
+        assert_eq!(nodes_by_mac.node_of(&[B]), None);
+        let to_ask = nodes_by_mac.addresses_to_probe(&here, &[]);
         assert_eq!(to_ask, ["192.0.2.2".parse::<IpAddr>().unwrap()]);
-        assert_eq!(roster.known_in(&here), (2, 1));
-        assert!(!roster.is_complete_in(&here), "it may be node-2");
-        roster.asked("192.0.2.2".parse().unwrap());
-        assert!(roster.is_complete_in(&here), "node-2 does not answer");
-        assert_eq!(roster.addresses_to_probe(&here, &[]), [] as [IpAddr; 0]);
+        assert_eq!(nodes_by_mac.known_in(&here), (2, 1));
+        assert!(!nodes_by_mac.is_complete_in(&here), "it may be node-2");
+        nodes_by_mac.mark_probed("192.0.2.2".parse().unwrap());
+        assert!(nodes_by_mac.is_complete_in(&here), "node-2 does not reply");
+        assert_eq!(
+            nodes_by_mac.addresses_to_probe(&here, &[]),
+            [] as [IpAddr; 0]
+        );
     }
 
     #[test]
-    fn who_has_addresses_of_several_nodes_is_none_of_them() {
+    fn mac_with_addresses_of_several_nodes_resolves_to_none() {
         let nodes = vec![
             node("node-1", &["192.0.2.1"]),
             node("node-2", &["192.0.2.2"]),
         ];
-        let mut roster = NodeIndex::new(nodes);
+        let mut nodes_by_mac = NodeIndex::new(nodes);
         for address in ["192.0.2.1", "192.0.2.2", "192.0.2.1"] {
-            roster.add_mac(address.parse().unwrap(), A);
+            nodes_by_mac.add_mac(address.parse().unwrap(), A);
         }
-        assert_eq!(roster.node_of(&[A]), None, "a proxy");
+        assert_eq!(nodes_by_mac.node_of(&[A]), None, "a proxy");
     }
 
     #[test]
-    fn an_owner_is_one_node_or_none() {
+    fn owner_resolves_to_at_most_one_node() {
         let nodes = vec![
             node("node-1", &["192.0.2.1"]),
             node("node-2", &["192.0.2.2"]),
         ];
-        let mut roster = NodeIndex::new(nodes);
+        let mut nodes_by_mac = NodeIndex::new(nodes);
         let vrrp = MacAddr([0, 0, 0x5e, 0, 1, 7]);
         for (address, mac) in [("192.0.2.1", A), ("192.0.2.2", B), ("192.0.2.2", vrrp)] {
-            roster.add_mac(address.parse().unwrap(), mac);
+            nodes_by_mac.add_mac(address.parse().unwrap(), mac);
         }
-        assert_eq!(roster.node_of(&[A, B]), None, "no machine of two");
-        assert_eq!(roster.node_of(&[vrrp]), None, "it passes on");
-        assert_eq!(roster.node_of(&[vrrp, A]), Some("node-1"));
+        assert_eq!(
+            nodes_by_mac.node_of(&[A, B]),
+            None,
+            "MACs of two nodes are no node"
+        );
+        assert_eq!(
+            nodes_by_mac.node_of(&[vrrp]),
+            None,
+            "a virtual MAC is ignored"
+        );
+        assert_eq!(nodes_by_mac.node_of(&[vrrp, A]), Some("node-1"));
     }
 
     #[test]
-    fn nodes_of_other_networks_leave_a_doubt() {
+    fn nodes_on_other_networks_make_the_result_uncertain() {
         let nodes = vec![
             node("node-1", &["192.0.2.1"]),
             node("node-2", &["198.51.100.2"]),
         ];
-        let mut roster = NodeIndex::new(nodes);
-        roster.add_mac("192.0.2.1".parse().unwrap(), A);
-        assert!(!roster.is_complete_in(&net("192.0.2.0/24")));
-        assert_eq!(roster.known_in(&net("192.0.2.0/24")), (1, 1));
+        let mut nodes_by_mac = NodeIndex::new(nodes);
+        nodes_by_mac.add_mac("192.0.2.1".parse().unwrap(), A);
+        assert!(!nodes_by_mac.is_complete_in(&net("192.0.2.0/24")));
+        assert_eq!(nodes_by_mac.known_in(&net("192.0.2.0/24")), (1, 1));
     }
 
     #[test]
-    fn who_should_announce_is_asked_first() {
+    fn probes_go_first_to_the_expected_announcer() {
         let nodes = (1..=3)
             .map(|number| node(&format!("node-{number}"), &[&format!("192.0.2.{number}")]))
             .collect();

@@ -1,4 +1,4 @@
-//! Which node a MAC address is: by the addresses of the nodes and who has them on the wire.
+//! Resolves MACs to nodes, from the addresses of the nodes and the observed bindings of these addresses.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -10,29 +10,29 @@ use probe_model::{BindingKey, Segment, on_link::OnLinkNetworks};
 
 use super::{Node, cause::NodeCoverage};
 
-/// The nodes by their MACs.
+/// The index of nodes by MAC.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeMacIndex {
-    /// `None` for a MAC with addresses of several nodes: a router's or a proxy's, and nobody's.
+    /// `None` for a MAC with addresses of several nodes, such as a router's or a proxy's: it belongs to no node.
     nodes: HashMap<MacAddr, Option<Arc<str>>>,
-    /// This node, if it is known which it is.
+    /// The node of this host, if known.
     own: Option<Arc<str>>,
-    /// By network, how many nodes have an address there, and of how many of them a MAC is known.
+    /// The coverage of the nodes by segment.
     counts: BTreeMap<Segment, NodeCoverage>,
 }
 
 /// A node's address on a segment of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeAddress {
-    /// Whose.
+    /// The node.
     pub node: Arc<str>,
-    /// Where.
+    /// The binding.
     pub key: BindingKey,
 }
 
-/// The addresses of nodes that are on-link here.
+/// The addresses of nodes that are on-link on this host.
 pub fn node_addresses(nodes: &[Node], on_link: &OnLinkNetworks) -> Vec<NodeAddress> {
-    let places = nodes.iter().flat_map(|node| {
+    let locations = nodes.iter().flat_map(|node| {
         let name: Arc<str> = node.name.as_str().into();
         let keys = node.addresses.iter().flat_map(|&ip| on_link.keys(ip));
         keys.map(move |key| NodeAddress {
@@ -40,48 +40,48 @@ pub fn node_addresses(nodes: &[Node], on_link: &OnLinkNetworks) -> Vec<NodeAddre
             key,
         })
     });
-    places.collect()
+    locations.collect()
 }
 
 impl NodeMacIndex {
-    /// From the addresses of so many nodes and the MACs that have them. `is_virtual` says of a MAC that it
-    /// passes from machine to machine. `own` is this node and its MACs.
+    /// Builds the index from the number of nodes (`all`), their addresses, and the MACs of these addresses.
+    /// `is_virtual` returns whether a MAC moves between hosts. `own` is this node and its MACs.
     pub fn new(
         all: usize,
-        places: &[(NodeAddress, Vec<MacAddr>)],
+        locations: &[(NodeAddress, Vec<MacAddr>)],
         own: Option<(&str, &HashSet<MacAddr>)>,
         is_virtual: impl Fn(MacAddr) -> bool,
     ) -> Self {
-        let mut stations = Self::default();
+        let mut index = Self::default();
         let mut on_segment: BTreeMap<(Segment, &str), bool> = BTreeMap::new();
-        for (place, macs) in places {
+        for (location, macs) in locations {
             let macs = macs.iter().filter(|&&mac| !is_virtual(mac));
-            let mut knows = false;
+            let mut has_mac = false;
             for &mac in macs {
-                knows = true;
-                stations.add(mac, &place.node);
+                has_mac = true;
+                index.add(mac, &location.node);
             }
             *on_segment
-                .entry((place.key.segment, &place.node))
-                .or_default() |= knows;
+                .entry((location.key.segment, &location.node))
+                .or_default() |= has_mac;
         }
         if let Some((name, macs)) = own {
             let name: Arc<str> = name.into();
             for &mac in macs.iter().filter(|&&mac| !is_virtual(mac)) {
-                stations.nodes.insert(mac, Some(name.clone()));
+                index.nodes.insert(mac, Some(name.clone()));
             }
-            for ((_, node), knows) in &mut on_segment {
-                *knows |= *node == &*name;
+            for ((_, node), has_mac) in &mut on_segment {
+                *has_mac |= *node == &*name;
             }
-            stations.own = Some(name);
+            index.own = Some(name);
         }
-        for ((segment, _), knows) in on_segment {
-            let count = stations.counts.entry(segment).or_default();
+        for ((segment, _), has_mac) in on_segment {
+            let count = index.counts.entry(segment).or_default();
             count.all = all;
             count.on_segment += 1;
-            count.with_mac += usize::from(knows);
+            count.with_mac += usize::from(has_mac);
         }
-        stations
+        index
     }
 
     fn add(&mut self, mac: MacAddr, node: &Arc<str>) {
@@ -91,8 +91,7 @@ impl NodeMacIndex {
         }
     }
 
-    /// The node that an owner with these MACs is. A virtual MAC among them says nothing, and MACs of different nodes
-    /// are no node.
+    /// The node of an owner with these MACs. Virtual MACs are ignored; `None` if the MACs belong to different nodes.
     pub fn node_of(&self, macs: &[MacAddr], is_local: bool) -> Option<&str> {
         if is_local && self.own.is_some() {
             return self.own.as_deref();
@@ -104,7 +103,7 @@ impl NodeMacIndex {
         known.all(|other| other == first).then_some(first)
     }
 
-    /// How many nodes are on a segment.
+    /// The coverage of the nodes on a segment.
     pub fn count(&self, segment: Segment) -> NodeCoverage {
         self.counts.get(&segment).copied().unwrap_or_default()
     }
@@ -119,7 +118,7 @@ mod tests {
     const C: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xc]);
     const VIRTUAL: MacAddr = MacAddr([0, 0, 0x5e, 0, 1, 7]);
 
-    fn place(node: &str, last: u8, macs: &[MacAddr]) -> (NodeAddress, Vec<MacAddr>) {
+    fn location(node: &str, last: u8, macs: &[MacAddr]) -> (NodeAddress, Vec<MacAddr>) {
         let key = BindingKey {
             segment: Segment::default(),
             ip: [192, 0, 2, last].into(),
@@ -128,77 +127,85 @@ mod tests {
         (NodeAddress { node, key }, macs.to_vec())
     }
 
-    fn stations(places: &[(NodeAddress, Vec<MacAddr>)]) -> NodeMacIndex {
-        NodeMacIndex::new(places.len(), places, None, |mac| mac == VIRTUAL)
+    fn index(locations: &[(NodeAddress, Vec<MacAddr>)]) -> NodeMacIndex {
+        NodeMacIndex::new(locations.len(), locations, None, |mac| mac == VIRTUAL)
     }
 
     #[test]
-    fn a_mac_is_the_node_that_has_its_address() {
-        let stations = stations(&[place("node-1", 1, &[A]), place("node-2", 2, &[B])]);
-        assert_eq!(stations.node_of(&[A], false), Some("node-1"));
-        assert_eq!(stations.node_of(&[B, VIRTUAL], false), Some("node-2"));
-        assert_eq!(stations.node_of(&[C], false), None);
-        assert_eq!(stations.node_of(&[A, B], false), None, "no machine of two");
+    fn mac_resolves_to_the_node_with_its_address() {
+        let index = index(&[location("node-1", 1, &[A]), location("node-2", 2, &[B])]);
+        assert_eq!(index.node_of(&[A], false), Some("node-1"));
+        assert_eq!(index.node_of(&[B, VIRTUAL], false), Some("node-2"));
+        assert_eq!(index.node_of(&[C], false), None);
+        assert_eq!(
+            index.node_of(&[A, B], false),
+            None,
+            "MACs of two nodes are no node"
+        );
     }
 
     #[test]
     fn a_mac_with_addresses_of_several_nodes_is_nobodys() {
-        let router = stations(&[
-            place("node-1", 1, &[A]),
-            place("node-2", 2, &[A]),
-            place("node-1", 1, &[A]),
+        let router = index(&[
+            location("node-1", 1, &[A]),
+            location("node-2", 2, &[A]),
+            location("node-1", 1, &[A]),
         ]);
         assert_eq!(router.node_of(&[A], false), None);
-        let node = stations(&[place("node-1", 1, &[A]), place("node-1", 3, &[A])]);
+        let node = index(&[location("node-1", 1, &[A]), location("node-1", 3, &[A])]);
         assert_eq!(
             node.node_of(&[A], false),
             Some("node-1"),
-            "two addresses of one"
+            "two addresses of one node"
         );
     }
 
     #[test]
     fn a_virtual_routers_mac_is_nobodys() {
-        let stations = stations(&[place("node-1", 1, &[VIRTUAL])]);
-        assert_eq!(stations.node_of(&[VIRTUAL], false), None);
+        let index = index(&[location("node-1", 1, &[VIRTUAL])]);
+        assert_eq!(index.node_of(&[VIRTUAL], false), None);
         let count = NodeCoverage {
             all: 1,
             on_segment: 1,
             with_mac: 0,
         };
-        assert_eq!(stations.count(Segment::default()), count);
+        assert_eq!(index.count(Segment::default()), count);
     }
 
     #[test]
-    fn what_is_local_is_this_node() {
+    fn local_mac_resolves_to_this_node() {
         let own = HashSet::from([C, VIRTUAL]);
-        let places = [place("node-1", 1, &[]), place("node-2", 2, &[B])];
+        let locations = [location("node-1", 1, &[]), location("node-2", 2, &[B])];
         let is_virtual = |mac| mac == VIRTUAL;
-        let stations = NodeMacIndex::new(2, &places, Some(("node-1", &own)), is_virtual);
-        assert_eq!(stations.node_of(&[C], false), Some("node-1"));
-        assert_eq!(stations.node_of(&[VIRTUAL], false), None, "its master's");
-        assert_eq!(stations.node_of(&[VIRTUAL], true), Some("node-1"));
+        let index = NodeMacIndex::new(2, &locations, Some(("node-1", &own)), is_virtual);
+        assert_eq!(index.node_of(&[C], false), Some("node-1"));
+        assert_eq!(
+            index.node_of(&[VIRTUAL], false),
+            None,
+            "it belongs to the current master"
+        );
+        assert_eq!(index.node_of(&[VIRTUAL], true), Some("node-1"));
         let count = NodeCoverage {
             all: 2,
             on_segment: 2,
             with_mac: 2,
         };
-        assert_eq!(stations.count(Segment::default()), count);
+        assert_eq!(index.count(Segment::default()), count);
     }
 
     #[test]
     fn only_nodes_of_the_segment_are_counted() {
-        let stations = stations(&[place("node-1", 1, &[A]), place("node-2", 2, &[])]);
+        let index = index(&[location("node-1", 1, &[A]), location("node-2", 2, &[])]);
         let count = NodeCoverage {
             all: 2,
             on_segment: 2,
             with_mac: 1,
         };
-        assert_eq!(stations.count(Segment::default()), count);
+        assert_eq!(index.count(Segment::default()), count);
         let elsewhere = Segment {
             interface: 7,
             ..Segment::default()
         };
-        assert_eq!(stations.count(elsewhere), NodeCoverage::default());
+        assert_eq!(index.count(elsewhere), NodeCoverage::default());
     }
 }

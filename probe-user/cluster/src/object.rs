@@ -1,7 +1,7 @@
-//! Objects of the API to what is kept of them.
+//! Parses objects of the API server.
 //!
-//! An object is whatever the API server sent: fields may be missing, of another type or far too long, and the
-//! server may lie. What cannot be read becomes a [`InvalidObject`] and is left out; every other field still counts.
+//! Objects are untrusted: fields may be missing, of another type, too long or wrong. An invalid field becomes an
+//! [`InvalidObject`] and is left out; every other field is still used.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -16,46 +16,46 @@ use super::{
     usage::AddressFamily,
 };
 
-/// Names of Kubernetes' objects are at most this long.
-const LONGEST_NAME: usize = 253;
+/// Maximum length of the name of a Kubernetes object, in bytes.
+const MAX_NAME_BYTES: usize = 253;
 
-/// Other texts that are kept: UIDs, classes, keys.
-const LONGEST_TEXT: usize = 1_024;
-/// Lists of addresses are longer than other texts.
-const LONGEST_LIST: usize = 4 * LONGEST_TEXT;
+/// Maximum length of other stored texts (UIDs, classes, keys), in bytes.
+const MAX_TEXT_BYTES: usize = 1_024;
+/// Maximum length of a list of addresses, in bytes.
+const MAX_LIST_BYTES: usize = 4 * MAX_TEXT_BYTES;
 
-/// An object that is kept whole may be this long, as JSON.
-const LONGEST_OBJECT: usize = 256 << 10;
+/// Maximum size of an object that is stored as a whole, in bytes of JSON.
+const MAX_OBJECT_BYTES: usize = 256 << 10;
 
-/// Of one service, or node, so many addresses are kept.
+/// Maximum number of stored addresses of one service or node.
 const MAX_ADDRESSES: usize = 64;
 
-/// Of one object, so many faults are told.
+/// Maximum number of reported errors of one object.
 const MAX_ERRORS: usize = 8;
 
-/// Of nodes, so many labels are kept.
+/// Maximum number of stored labels of a node.
 pub const MAX_LABELS: usize = 64;
 
-/// A label's key with its prefix is at most this long.
+/// Maximum length of the key of a label with its prefix, in bytes.
 const MAX_LABEL_BYTES: usize = 317;
 
-/// A label's value is at most this long.
+/// Maximum length of the value of a label, in bytes.
 const MAX_LABEL_VALUE_BYTES: usize = 63;
 
-/// In an error, so much of a value is repeated.
+/// Maximum number of bytes of a value that an error quotes.
 const MAX_QUOTE_BYTES: usize = 64;
 
-/// Where MetalLB keeps its annotations, now and before.
+/// The prefixes of MetalLB's annotations: current, and before 0.14.
 const METALLB: [&str; 2] = ["metallb.io/", "metallb.universe.tf/"];
 
-/// Addresses that somebody asked for, other than in MetalLB's words.
+/// Annotations that request addresses, other than MetalLB's.
 const REQUESTED: [&str; 3] = [
     "kube-vip.io/loadbalancerIPs",
     "lbipam.cilium.io/ips",
     "io.cilium/lb-ipam-ips",
 ];
 
-/// What lets services share an address, other than in MetalLB's words.
+/// Annotations with the key for sharing an address, other than MetalLB's.
 const SHARING: [&str; 2] = [
     "lbipam.cilium.io/sharing-key",
     "io.cilium/lb-ipam-sharing-key",
@@ -64,9 +64,9 @@ const SHARING: [&str; 2] = [
 const KUBE_VIP_HOST: &str = "kube-vip.io/vipHost";
 const KUBE_VIP_MAC: &str = "kube-vip.io/hwaddr";
 
-/// What the classes of Cilium's load balancers begin with.
+/// The prefix of Cilium's load balancer classes.
 const CILIUM_CLASS: &str = "io.cilium/";
-/// The condition in which Cilium says that it gave a service its addresses, now and before.
+/// The condition that Cilium sets on a service when it has assigned addresses: current name and former name.
 const CILIUM_CONDITION: [&str; 2] = [
     "cilium.io/IPAMRequestSatisfied",
     "io.cilium/lb-ipam-request-satisfied",
@@ -75,32 +75,32 @@ const CILIUM_CONDITION: [&str; 2] = [
 /// A copy of the whole object, for `kubectl apply`.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What is kept of an object.
+/// An object after parsing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParsedObject {
     /// A Service of type `LoadBalancer`.
     Service(Box<Service>),
-    /// What MetalLB says of who announces a service.
+    /// A `ServiceL2Status`: the node that announces a service, by MetalLB.
     Status(L2Status),
     /// A pool or an advertisement.
     Metallb(Value),
 }
 
-/// What was read of an object.
+/// The outcome of parsing an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseOutcome {
-    /// None of a service of another type, and of what cannot be told.
-    pub kept: Option<ParsedObject>,
-    /// What could not be read.
-    pub broken: Vec<InvalidObject>,
-    /// Fields that this version does not know: a newer MetalLB may mean something by them that is not understood here.
+    /// The parsed object; `None` for a service of another type, and for an object that cannot be identified.
+    pub object: Option<ParsedObject>,
+    /// The fields that could not be parsed.
+    pub invalid: Vec<InvalidObject>,
+    /// Fields that this version does not know, which a newer MetalLB may have added.
     pub unknown_fields: Vec<String>,
 }
 
 impl ParseOutcome {
-    /// The service and the node that the object says announces it.
+    /// The service, and the node that the object names as its announcer.
     pub fn announcer(&self) -> Option<(&NamespacedName, &str)> {
-        match self.kept.as_ref()? {
+        match self.object.as_ref()? {
             ParsedObject::Status(status) => Some((&status.service, &status.node)),
             ParsedObject::Service(service) => {
                 Some((&service.named, service.kube_vip_host.as_deref()?))
@@ -110,17 +110,17 @@ impl ParseOutcome {
     }
 }
 
-/// The namespace and name of an object: both empty if it does not say.
+/// The namespace and name of an object; both empty if missing.
 pub fn named(object: &Value) -> NamespacedName {
     let name = |key| {
         let text = object.pointer(key).and_then(Value::as_str);
-        // Kubernetes gives no other names, and these go into commands that people paste.
+        // Kubernetes allows no other names, and they become part of commands that people paste.
         let is_name = |text: &&str| {
             let mut bytes = text.bytes();
             bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
         };
         text.filter(is_name)
-            .map(|text| shorten(text, LONGEST_NAME))
+            .map(|text| shorten(text, MAX_NAME_BYTES))
             .unwrap_or_default()
     };
     NamespacedName {
@@ -129,7 +129,7 @@ pub fn named(object: &Value) -> NamespacedName {
     }
 }
 
-/// The version of an object, if it can be asked for: it goes into a path.
+/// The resource version of an object; `None` if it is not safe to use in a request path.
 pub fn version(object: &Value) -> Option<&str> {
     let version = object.pointer("/metadata/resourceVersion")?.as_str()?;
     let is_good = (1..=64).contains(&version.len())
@@ -137,42 +137,42 @@ pub fn version(object: &Value) -> Option<&str> {
     is_good.then_some(version)
 }
 
-/// Reads one object of a resource.
+/// Parses one object of a resource.
 pub fn read(resource: Resource, object: Value) -> ParseOutcome {
     let named = named(&object);
-    let mut faults = FieldErrors {
+    let mut errors = FieldErrors {
         resource,
         object: if named.namespace.is_empty() {
             named.name.clone()
         } else {
             named.to_string()
         },
-        broken: Vec::new(),
+        invalid: Vec::new(),
     };
     let unknown_fields = unknown_fields(resource, &object);
-    let kept = if named.name.is_empty() {
-        faults.add("metadata.name", "is no name");
+    let object = if named.name.is_empty() {
+        errors.add("metadata.name", "is not a name");
         None
     } else {
         match resource {
-            Resource::Services => service(&object, named, &mut faults).map(ParsedObject::Service),
+            Resource::Services => service(&object, named, &mut errors).map(ParsedObject::Service),
             Resource::ServiceL2Statuses => {
-                status(&object, named, &mut faults).map(ParsedObject::Status)
+                status(&object, named, &mut errors).map(ParsedObject::Status)
             }
             Resource::IpAddressPools | Resource::L2Advertisements | Resource::BgpAdvertisements => {
-                metallb(resource, object, &mut faults).map(ParsedObject::Metallb)
+                metallb(resource, object, &mut errors).map(ParsedObject::Metallb)
             }
         }
     };
     ParseOutcome {
-        kept,
-        broken: faults.broken,
+        object,
+        invalid: errors.invalid,
         unknown_fields,
     }
 }
 
-/// The fields of a resource's objects that this version knows, and where they stand; none for Services, whose fields are
-/// those of Kubernetes.
+/// The known fields of a resource, and the part of the object that contains them; `None` for Services, whose fields
+/// belong to Kubernetes.
 const fn known_fields(resource: Resource) -> Option<(&'static str, &'static [&'static str])> {
     Some(match resource {
         Resource::Services => return None,
@@ -216,7 +216,7 @@ const fn known_fields(resource: Resource) -> Option<(&'static str, &'static [&'s
     })
 }
 
-/// The fields of an object that this version does not know.
+/// The unknown fields of an object.
 fn unknown_fields(resource: Resource, object: &Value) -> Vec<String> {
     let Some((part, known)) = known_fields(resource) else {
         return Vec::new();
@@ -224,13 +224,13 @@ fn unknown_fields(resource: Resource, object: &Value) -> Vec<String> {
     let fields = object.get(part).and_then(Value::as_object);
     let unknown = fields.into_iter().flatten().filter_map(|(field, _)| {
         let is_name =
-            field.len() <= LONGEST_NAME && field.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            field.len() <= MAX_NAME_BYTES && field.bytes().all(|byte| byte.is_ascii_alphanumeric());
         (is_name && !known.contains(&field.as_str())).then(|| format!("{part}.{field}"))
     });
     unknown.take(MAX_ERRORS).collect()
 }
 
-/// Reads a node: of its labels these. None if it has no name.
+/// Parses a node with the `wanted` labels; `None` without a name.
 pub fn node(object: &Value, wanted: &BTreeSet<String>) -> Option<Node> {
     let name = named(object).name;
     if name.is_empty() {
@@ -254,7 +254,7 @@ pub fn node(object: &Value, wanted: &BTreeSet<String>) -> Option<Node> {
         .and_then(Value::as_object);
     let label = |key: &String| {
         let value = labels?.get(key)?.as_str()?;
-        (value.len() <= LONGEST_NAME).then(|| value.to_owned())
+        (value.len() <= MAX_NAME_BYTES).then(|| value.to_owned())
     };
     Some(Node {
         name,
@@ -263,7 +263,7 @@ pub fn node(object: &Value, wanted: &BTreeSet<String>) -> Option<Node> {
     })
 }
 
-/// The labels of nodes that somebody selects by: the keys in the `nodeSelectors` of advertisements.
+/// The labels of nodes that advertisements select by: the keys in `nodeSelectors`.
 pub fn selected_labels(metallb: &[Value]) -> BTreeSet<String> {
     let selectors = metallb
         .iter()
@@ -285,13 +285,13 @@ pub fn selected_labels(metallb: &[Value]) -> BTreeSet<String> {
     labels
 }
 
-/// How many endpoints of an `EndpointSlice` are ready.
+/// The number of ready endpoints in an `EndpointSlice`.
 pub fn ready_endpoints(slice: &Value) -> usize {
     let endpoints = slice.get("endpoints").and_then(Value::as_array);
     let endpoints = endpoints.into_iter().flatten();
     endpoints
         .filter(|endpoint| {
-            // As the API has it: what says nothing is ready.
+            // By the API, an endpoint without the condition is ready.
             let ready = endpoint.pointer("/conditions/ready");
             ready.and_then(Value::as_bool).unwrap_or(true)
         })
@@ -301,13 +301,13 @@ pub fn ready_endpoints(slice: &Value) -> usize {
 struct FieldErrors {
     resource: Resource,
     object: String,
-    broken: Vec<InvalidObject>,
+    invalid: Vec<InvalidObject>,
 }
 
 impl FieldErrors {
     fn add(&mut self, field: &str, fault: &str) {
-        if self.broken.len() < MAX_ERRORS {
-            self.broken.push(InvalidObject {
+        if self.invalid.len() < MAX_ERRORS {
+            self.invalid.push(InvalidObject {
                 resource: self.resource,
                 object: self.object.clone(),
                 error: format!("{field} {fault}").trim().to_owned(),
@@ -315,20 +315,20 @@ impl FieldErrors {
         }
     }
 
-    /// Tells of what should be an object, or is not there, and is something else.
+    /// Records an error if a field is present and not an object.
     fn object(&mut self, value: Option<&Value>, field: &str) {
         if value.is_some_and(|value| !value.is_object() && !value.is_null()) {
-            self.add(field, "is no object");
+            self.add(field, "is not an object");
         }
     }
 
-    /// A text at a path, if there is one; an empty one is none.
+    /// The text at a path; `None` if absent or empty.
     fn text<'a>(&mut self, object: &'a Value, pointer: &str) -> Option<&'a str> {
         let value = object.pointer(pointer)?;
-        self.check(value, || path(pointer), LONGEST_TEXT)
+        self.check(value, || path(pointer), MAX_TEXT_BYTES)
     }
 
-    /// A value as text, if it is one.
+    /// A value as text, or records an error.
     fn check<'a>(
         &mut self,
         value: &'a Value,
@@ -337,7 +337,7 @@ impl FieldErrors {
     ) -> Option<&'a str> {
         match value {
             Value::Null => None,
-            // Whoever may make a service is not to write on the terminal of whoever looks at it.
+            // Users who may create services must not inject control sequences into the terminals of others.
             Value::String(text) if text.chars().any(char::is_control) => {
                 self.add(&field(), "has control characters");
                 None
@@ -348,7 +348,7 @@ impl FieldErrors {
                 None
             }
             _ => {
-                self.add(&field(), "is no text");
+                self.add(&field(), "is not a string");
                 None
             }
         }
@@ -360,21 +360,21 @@ impl FieldErrors {
         self.check(value, || format!("the annotation {key}"), longest)
     }
 
-    /// The first of these annotations that is there.
+    /// The first of these annotations that is set.
     fn first<'a>(
         &mut self,
         object: &'a Value,
         keys: impl IntoIterator<Item = String>,
     ) -> Option<&'a str> {
         keys.into_iter()
-            .find_map(|key| self.annotation(object, &key, LONGEST_NAME))
+            .find_map(|key| self.annotation(object, &key, MAX_NAME_BYTES))
     }
 
     fn time(&mut self, object: &Value, pointer: &str) -> Option<Timestamp> {
         let text = self.text(object, pointer)?;
         let time = text.parse().ok();
         if time.is_none() {
-            self.add(&path(pointer), "is no time");
+            self.add(&path(pointer), "is not a time");
         }
         time
     }
@@ -384,18 +384,18 @@ impl FieldErrors {
         let address = text.parse().ok();
         if address.is_none() {
             let quote = shorten(text, MAX_QUOTE_BYTES);
-            self.add(field, &format!("is no address: {quote:?}"));
+            self.add(field, &format!("is not an address: {quote:?}"));
         }
         address
     }
 }
 
-/// The path of a field as people write it: `spec.type` of `/spec/type`.
+/// The path of a field in dotted form: `spec.type` for `/spec/type`.
 fn path(pointer: &str) -> String {
     pointer.trim_start_matches('/').replace('/', ".")
 }
 
-/// A text, or the first of it.
+/// Truncates a text to `longest` bytes.
 fn shorten(text: &str, longest: usize) -> String {
     let mut end = text.len().min(longest);
     while !text.is_char_boundary(end) {
@@ -404,7 +404,7 @@ fn shorten(text: &str, longest: usize) -> String {
     text[..end].to_owned()
 }
 
-/// MetalLB's annotations of this name, the newer first.
+/// The annotation keys of MetalLB for this name, the current prefix first.
 fn metallb_keys(name: &str) -> impl Iterator<Item = String> {
     METALLB
         .into_iter()
@@ -414,39 +414,39 @@ fn metallb_keys(name: &str) -> impl Iterator<Item = String> {
 fn service(
     object: &Value,
     named: NamespacedName,
-    faults: &mut FieldErrors,
+    errors: &mut FieldErrors,
 ) -> Option<Box<Service>> {
-    if faults.text(object, "/spec/type") != Some("LoadBalancer") {
+    if errors.text(object, "/spec/type") != Some("LoadBalancer") {
         return None;
     }
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let sharing = metallb_keys("allow-shared-ip").chain(SHARING.map(str::to_owned));
-    let class = owned(faults.text(object, "/spec/loadBalancerClass"));
-    let (requested, has_conflicting_requests) = requested(object, faults);
+    let class = owned(errors.text(object, "/spec/loadBalancerClass"));
+    let (requested, has_conflicting_requests) = requested(object, errors);
     Some(Box::new(Service {
-        uid: owned(faults.text(object, "/metadata/uid")).unwrap_or_default(),
-        created: faults.time(object, "/metadata/creationTimestamp"),
+        uid: owned(errors.text(object, "/metadata/uid")).unwrap_or_default(),
+        created: errors.time(object, "/metadata/creationTimestamp"),
         assigned: assigned(object),
-        addresses: addresses(object, faults),
+        addresses: addresses(object, errors),
         has_ingress: has_ingress(object),
-        families: families(object, faults),
+        families: families(object, errors),
         requested,
         has_conflicting_requests,
-        requested_pool: owned(faults.first(object, metallb_keys("address-pool"))),
-        allocated_from: owned(faults.first(object, metallb_keys("ip-allocated-from-pool"))),
-        by_cilium: is_cilium_service(object, class.as_deref()),
+        requested_pool: owned(errors.first(object, metallb_keys("address-pool"))),
+        allocated_from: owned(errors.first(object, metallb_keys("ip-allocated-from-pool"))),
+        is_cilium: is_cilium_service(object, class.as_deref()),
         class,
-        sharing_key: owned(faults.first(object, sharing)),
-        kube_vip_host: owned(faults.annotation(object, KUBE_VIP_HOST, LONGEST_NAME)),
-        kube_vip_mac: kube_vip_mac(object, faults),
+        sharing_key: owned(errors.first(object, sharing)),
+        kube_vip_host: owned(errors.annotation(object, KUBE_VIP_HOST, MAX_NAME_BYTES)),
+        kube_vip_mac: kube_vip_mac(object, errors),
         labels: labels(object),
-        external_traffic_policy_local: faults.text(object, "/spec/externalTrafficPolicy")
+        external_traffic_policy_local: errors.text(object, "/spec/externalTrafficPolicy")
             == Some("Local"),
         named,
     }))
 }
 
-/// The labels of an object: those that can be stored whole.
+/// The labels of an object, without those that exceed the limits.
 fn labels(object: &Value) -> Labels {
     let labels = object
         .pointer("/metadata/labels")
@@ -462,15 +462,15 @@ fn labels(object: &Value) -> Labels {
         .collect()
 }
 
-/// Whether a service has been given anything, be it the name of a host, or what cannot be read.
+/// Whether the status of a service has any ingress entry: an address, a hostname or an invalid entry.
 fn has_ingress(object: &Value) -> bool {
     let ingress = object.pointer("/status/loadBalancer/ingress");
     let ingress = ingress.and_then(Value::as_array);
     ingress.is_some_and(|ingress| !ingress.is_empty())
 }
 
-/// The families of addresses that a service is to have.
-fn families(object: &Value, faults: &mut FieldErrors) -> Vec<AddressFamily> {
+/// The address families that a service requests.
+fn families(object: &Value, errors: &mut FieldErrors) -> Vec<AddressFamily> {
     let families = object.pointer("/spec/ipFamilies").and_then(Value::as_array);
     let mut known = Vec::new();
     for family in families.into_iter().flatten() {
@@ -478,7 +478,7 @@ fn families(object: &Value, faults: &mut FieldErrors) -> Vec<AddressFamily> {
             Some("IPv4") => AddressFamily::V4,
             Some("IPv6") => AddressFamily::V6,
             _ => {
-                faults.add("spec.ipFamilies", "has no IP family");
+                errors.add("spec.ipFamilies", "contains an unknown IP family");
                 continue;
             }
         };
@@ -502,18 +502,18 @@ fn is_cilium_service(object: &Value, class: Option<&str>) -> bool {
         || conditions.is_some_and(|conditions| conditions.iter().any(gave))
 }
 
-fn kube_vip_mac(object: &Value, faults: &mut FieldErrors) -> Option<MacAddr> {
-    let text = faults.annotation(object, KUBE_VIP_MAC, LONGEST_NAME)?;
+fn kube_vip_mac(object: &Value, errors: &mut FieldErrors) -> Option<MacAddr> {
+    let text = errors.annotation(object, KUBE_VIP_MAC, MAX_NAME_BYTES)?;
     let mac = text.parse().ok();
     if mac.is_none() {
         let field = format!("the annotation {KUBE_VIP_MAC}");
         let quote = shorten(text, MAX_QUOTE_BYTES);
-        faults.add(&field, &format!("is no MAC address: {quote:?}"));
+        errors.add(&field, &format!("is not a MAC address: {quote:?}"));
     }
     mac
 }
 
-/// When somebody last wrote the addresses that a service has. Not every server says.
+/// When the addresses of a service were last written; not every server records it.
 fn assigned(object: &Value) -> Option<Timestamp> {
     let writers = object.pointer("/metadata/managedFields")?.as_array()?;
     let wrote = writers.iter().filter(|writer| {
@@ -524,70 +524,70 @@ fn assigned(object: &Value) -> Option<Timestamp> {
     times.max()
 }
 
-/// The addresses that a service has.
-fn addresses(object: &Value, faults: &mut FieldErrors) -> Vec<IpAddr> {
+/// The assigned addresses of a service.
+fn addresses(object: &Value, errors: &mut FieldErrors) -> Vec<IpAddr> {
     const FIELD: &str = "status.loadBalancer.ingress";
     let mut addresses = Vec::new();
     let ingress = match object.pointer("/status/loadBalancer/ingress") {
         None | Some(Value::Null) => return addresses,
         Some(Value::Array(ingress)) => ingress,
         Some(_) => {
-            faults.add(FIELD, "is no list");
+            errors.add(FIELD, "is not a list");
             return addresses;
         }
     };
     for (number, entry) in ingress.iter().enumerate() {
         let field = || format!("{FIELD}[{number}].ip");
         let Some(entry) = entry.as_object() else {
-            faults.add(&format!("{FIELD}[{number}]"), "is no object");
+            errors.add(&format!("{FIELD}[{number}]"), "is not an object");
             continue;
         };
-        // A name without an address is another kind of load balancer's.
+        // Other load balancers set a hostname without an address.
         let text = entry
             .get("ip")
-            .and_then(|ip| faults.check(ip, field, LONGEST_TEXT));
-        let Some(address) = text.and_then(|text| faults.address(text, &field())) else {
+            .and_then(|ip| errors.check(ip, field, MAX_TEXT_BYTES));
+        let Some(address) = text.and_then(|text| errors.address(text, &field())) else {
             continue;
         };
         if !add(&mut addresses, address) {
-            faults.add(FIELD, "has too many addresses");
+            errors.add(FIELD, "has too many addresses");
             break;
         }
     }
     addresses
 }
 
-/// The addresses that somebody asked for, and whether in both of the ways that MetalLB does not take together.
-fn requested(object: &Value, faults: &mut FieldErrors) -> (Vec<IpAddr>, bool) {
+/// The requested addresses, and whether they are requested in both ways, which MetalLB rejects.
+fn requested(object: &Value, errors: &mut FieldErrors) -> (Vec<IpAddr>, bool) {
     let mut requested = Vec::new();
-    let mut take = |text: &str, field: &str, faults: &mut FieldErrors| {
+    let mut take = |text: &str, field: &str, errors: &mut FieldErrors| {
         for text in text.split(',').filter(|text| !text.trim().is_empty()) {
-            let address = faults.address(text, field);
-            // 0.0.0.0 is kube-vip's word for "ask DHCP".
+            let address = errors.address(text, field);
+            // kube-vip uses 0.0.0.0 to request an address by DHCP.
             let address = address.filter(|address| !address.is_unspecified());
             if address.is_some_and(|address| !add(&mut requested, address)) {
-                faults.add(field, "has too many addresses");
+                errors.add(field, "has too many addresses");
                 return;
             }
         }
     };
-    let in_spec = faults.text(object, "/spec/loadBalancerIP");
+    let in_spec = errors.text(object, "/spec/loadBalancerIP");
     if let Some(text) = in_spec {
-        take(text, "spec.loadBalancerIP", faults);
+        take(text, "spec.loadBalancerIP", errors);
     }
     let mut in_metallbs = false;
     let others = REQUESTED.map(|key| (key.to_owned(), false));
     let keys = metallb_keys("loadBalancerIPs").map(|key| (key, true));
     for (key, is_metallbs) in keys.chain(others) {
-        if let Some(text) = faults.annotation(object, &key, LONGEST_LIST) {
-            take(text, &format!("the annotation {key}"), faults);
+        if let Some(text) = errors.annotation(object, &key, MAX_LIST_BYTES) {
+            take(text, &format!("the annotation {key}"), errors);
             in_metallbs |= is_metallbs;
         }
     }
     (requested, in_spec.is_some() && in_metallbs)
 }
 
-/// Adds an address, once; false if there are too many.
+/// Adds an address once; returns false if there are too many.
 fn add(addresses: &mut Vec<IpAddr>, address: IpAddr) -> bool {
     if addresses.contains(&address) {
         return true;
@@ -599,18 +599,18 @@ fn add(addresses: &mut Vec<IpAddr>, address: IpAddr) -> bool {
     fits
 }
 
-fn status(object: &Value, named: NamespacedName, faults: &mut FieldErrors) -> Option<L2Status> {
-    faults.object(object.get("status"), "status");
-    // The object comes first and its status a moment later, with the same words in labels.
+fn status(object: &Value, named: NamespacedName, errors: &mut FieldErrors) -> Option<L2Status> {
+    errors.object(object.get("status"), "status");
+    // The object is created before its status is written; its labels contain the same values.
     let mut text = |field: &str, label: &str| {
-        let said = faults.text(object, &format!("/status/{field}"));
+        let named = errors.text(object, &format!("/status/{field}"));
         let label = || object.pointer("/metadata/labels")?.get(label)?.as_str();
-        let said = said.or_else(label).unwrap_or_default();
-        if said.len() > LONGEST_NAME {
-            faults.add(&format!("status.{field}"), "is too long");
+        let named = named.or_else(label).unwrap_or_default();
+        if named.len() > MAX_NAME_BYTES {
+            errors.add(&format!("status.{field}"), "is too long");
             return String::new();
         }
-        said.to_owned()
+        named.to_owned()
     };
     let status = L2Status {
         node: text("node", "metallb.io/node"),
@@ -620,16 +620,19 @@ fn status(object: &Value, named: NamespacedName, faults: &mut FieldErrors) -> Op
         },
         named,
     };
-    let says = [
+    let summary = [
         &status.node,
         &status.service.namespace,
         &status.service.name,
     ];
-    says.iter().all(|text| !text.is_empty()).then_some(status)
+    summary
+        .iter()
+        .all(|text| !text.is_empty())
+        .then_some(status)
 }
 
-/// A pool or an advertisement, without what nobody here reads.
-fn metallb(resource: Resource, object: Value, faults: &mut FieldErrors) -> Option<Value> {
+/// Parses a pool or an advertisement, without unused fields.
+fn metallb(resource: Resource, object: Value, errors: &mut FieldErrors) -> Option<Value> {
     let Value::Object(mut object) = object else {
         return None;
     };
@@ -639,39 +642,39 @@ fn metallb(resource: Resource, object: Value, faults: &mut FieldErrors) -> Optio
             annotations.remove(LAST_APPLIED);
         }
     }
-    // Lists of some servers leave both to the reader.
+    // Some servers omit both in the items of a list.
     let kind = match resource {
         Resource::IpAddressPools => "IPAddressPool",
         Resource::L2Advertisements => "L2Advertisement",
         Resource::BgpAdvertisements => "BGPAdvertisement",
         Resource::Services | Resource::ServiceL2Statuses => return None,
     };
-    let said = |object: &Map<_, _>, key| {
+    let named = |object: &Map<_, _>, key| {
         let value: Option<&Value> = object.get(key);
         value.is_some_and(Value::is_string)
     };
-    if !said(&object, "apiVersion") {
+    if !named(&object, "apiVersion") {
         object.insert("apiVersion".to_owned(), "metallb.io/v1beta1".into());
     }
-    if !said(&object, "kind") {
+    if !named(&object, "kind") {
         object.insert("kind".to_owned(), kind.into());
     }
-    faults.object(object.get("spec"), "spec");
+    errors.object(object.get("spec"), "spec");
     let object = Value::Object(object);
     let text = object.to_string();
-    if text.len() > LONGEST_OBJECT {
-        faults.add("the object", "is too large to be kept");
+    if text.len() > MAX_OBJECT_BYTES {
+        errors.add("the object", "is too large to store");
         return None;
     }
-    // As whoever judges pools reads it, and with what that finds to be wrong.
+    // Parse it as `probe pools` does, and report the same errors.
     let mut inventory = PoolInventory::default();
     manifest::read(&mut inventory, "", "", &text);
     for unread in &inventory.unread {
-        faults.add("", &unread.error.to_string());
+        errors.add("", &unread.error.to_string());
     }
-    for fault in inventory.pools.iter().flat_map(|pool| &pool.faults) {
-        let quote = shorten(&fault.text, MAX_QUOTE_BYTES);
-        faults.add("spec.addresses", &format!("{quote:?}: {}", fault.error));
+    for range in inventory.pools.iter().flat_map(|pool| &pool.invalid_ranges) {
+        let quote = shorten(&range.text, MAX_QUOTE_BYTES);
+        errors.add("spec.addresses", &format!("{quote:?}: {}", range.error));
     }
     Some(object)
 }

@@ -1,4 +1,4 @@
-//! What is read of objects, and what of broken ones.
+//! Parsing of valid and invalid objects.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -10,9 +10,9 @@ fn addresses_of(texts: &[&str]) -> Vec<IpAddr> {
 }
 
 fn service_of(object: Value) -> (Service, Vec<String>) {
-    let reading = read(Resource::Services, object);
-    let errors = reading.broken.into_iter().map(|broken| broken.error);
-    match reading.kept {
+    let outcome = read(Resource::Services, object);
+    let errors = outcome.invalid.into_iter().map(|invalid| invalid.error);
+    match outcome.object {
         Some(ParsedObject::Service(service)) => (*service, errors.collect()),
         other => panic!("{other:?}"),
     }
@@ -49,7 +49,7 @@ fn frontend() -> Value {
 }
 
 #[test]
-fn nothing_that_a_terminal_obeys_is_kept() {
+fn no_control_characters_are_stored() {
     let mut object = frontend();
     let annotations = &mut object["metadata"]["annotations"];
     annotations["metallb.io/ip-allocated-from-pool"] = json!("\u{1b}]52;c;AAAA\u{7}");
@@ -61,7 +61,7 @@ fn nothing_that_a_terminal_obeys_is_kept() {
 }
 
 #[test]
-fn when_a_service_got_its_addresses_is_known_by_who_wrote_them() {
+fn assignment_time_is_read_from_managed_fields() {
     let wrote =
         |time: &str, fields: Value| json!({"manager": "m", "time": time, "fieldsV1": fields});
     let ingress = || json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
@@ -113,11 +113,11 @@ fn a_service_is_read() {
             && service.has_ingress
             && service.has_conflicting_requests
     );
-    assert!(!service.by_cilium);
+    assert!(!service.is_cilium);
 }
 
 #[test]
-fn a_service_with_the_name_of_a_host_has_been_given_something() {
+fn hostname_in_status_counts_as_an_assignment() {
     for (ingress, expected) in [
         (json!([{"hostname": "lb.example.com"}]), true),
         (json!([{"ip": "nonsense"}]), true),
@@ -134,7 +134,7 @@ fn a_service_with_the_name_of_a_host_has_been_given_something() {
 }
 
 #[test]
-fn metallb_is_asked_twice_only_in_its_own_words() {
+fn metallb_annotations_are_parsed_in_both_spellings() {
     for (key, spec, expected) in [
         ("metallb.io/loadBalancerIPs", "192.0.2.1", true),
         ("metallb.universe.tf/loadBalancerIPs", "192.0.2.1", true),
@@ -155,7 +155,7 @@ fn metallb_is_asked_twice_only_in_its_own_words() {
 }
 
 #[test]
-fn what_is_ciliums_is_known_by_its_class_and_by_ciliums_word() {
+fn services_of_cilium_are_recognised_by_class_and_by_status() {
     let condition = |kind: &str, status: &str| json!([7, {"type": kind, "status": status}]);
     for (class, conditions, expected) in [
         ("io.cilium/l2-announcer", Value::Null, true),
@@ -183,12 +183,12 @@ fn what_is_ciliums_is_known_by_its_class_and_by_ciliums_word() {
         object["status"]["conditions"] = conditions.clone();
         let (service, errors) = service_of(object);
         assert_eq!(errors, [""; 0]);
-        assert_eq!(service.by_cilium, expected, "{class:?} {conditions}");
+        assert_eq!(service.is_cilium, expected, "{class:?} {conditions}");
     }
 }
 
 #[test]
-fn families_and_macs_that_are_none_are_told_of() {
+fn invalid_address_families_and_macs_are_reported() {
     let mut object = frontend();
     object["spec"]["ipFamilies"] = json!(["IPv6", "IPX", 4, "IPv6"]);
     object["metadata"]["annotations"]["kube-vip.io/hwaddr"] = json!("02:00:00:00:00");
@@ -198,9 +198,9 @@ fn families_and_macs_that_are_none_are_told_of() {
     assert_eq!(
         errors,
         [
-            "spec.ipFamilies has no IP family",
-            "spec.ipFamilies has no IP family",
-            "the annotation kube-vip.io/hwaddr is no MAC address: \"02:00:00:00:00\"",
+            "spec.ipFamilies contains an unknown IP family",
+            "spec.ipFamilies contains an unknown IP family",
+            "the annotation kube-vip.io/hwaddr is not a MAC address: \"02:00:00:00:00\"",
         ]
     );
 }
@@ -238,19 +238,19 @@ fn every_operators_annotations_are_read() {
 }
 
 #[test]
-fn a_service_of_another_type_is_not_kept() {
+fn service_of_another_type_is_not_stored() {
     for spec in [json!({"type": "ClusterIP"}), json!({}), json!(null)] {
-        let reading = read(
+        let outcome = read(
             Resource::Services,
             json!({"metadata": {"namespace": "a", "name": "b"}, "spec": spec}),
         );
-        assert_eq!(reading.kept, None);
-        assert_eq!(reading.broken, []);
+        assert_eq!(outcome.object, None);
+        assert_eq!(outcome.invalid, []);
     }
 }
 
 #[test]
-fn a_broken_field_is_told_and_the_others_count() {
+fn invalid_field_is_reported_and_the_other_fields_are_parsed() {
     let mut object = frontend();
     object["spec"]["loadBalancerIP"] = json!("192.0.2.300");
     object["status"]["loadBalancer"]["ingress"][1] = json!(7);
@@ -260,24 +260,24 @@ fn a_broken_field_is_told_and_the_others_count() {
     let (service, errors) = service_of(object);
     assert_eq!(service.addresses, addresses_of(&["192.0.2.1"]));
     assert_eq!(service.created, None);
-    // What is broken in the newer words is looked for in the older.
+    // An invalid current annotation falls back to the former one.
     assert_eq!(service.sharing_key.as_deref(), Some("web"));
     let mut errors = errors;
     errors.sort();
     assert_eq!(
         errors,
         [
-            "metadata.creationTimestamp is no time",
-            "spec.loadBalancerIP is no address: \"192.0.2.300\"",
-            "status.loadBalancer.ingress[1] is no object",
-            "status.loadBalancer.ingress[2].ip is no text",
+            "metadata.creationTimestamp is not a time",
+            "spec.loadBalancerIP is not an address: \"192.0.2.300\"",
+            "status.loadBalancer.ingress[1] is not an object",
+            "status.loadBalancer.ingress[2].ip is not a string",
             "the annotation metallb.io/allow-shared-ip is too long",
         ]
     );
 }
 
 #[test]
-fn what_one_object_may_cost_is_bounded() {
+fn cost_of_one_object_is_bounded() {
     let mut object = frontend();
     let many = (0..5_000).map(|n| json!({"ip": format!("10.0.{}.{}", n / 256, n % 256)}));
     object["status"]["loadBalancer"]["ingress"] = many.collect();
@@ -290,16 +290,13 @@ fn what_one_object_may_cost_is_bounded() {
         "metadata": {"namespace": "m", "name": "p"},
         "spec": {"addresses": vec!["192.0.2.0/24"; 50_000]},
     });
-    let reading = read(Resource::IpAddressPools, pool);
-    assert_eq!(reading.kept, None);
-    assert_eq!(
-        reading.broken[0].error,
-        "the object is too large to be kept"
-    );
+    let outcome = read(Resource::IpAddressPools, pool);
+    assert_eq!(outcome.object, None);
+    assert_eq!(outcome.invalid[0].error, "the object is too large to store");
 }
 
 #[test]
-fn a_status_is_read_from_its_fields_or_its_labels() {
+fn status_is_parsed_from_fields_or_labels() {
     let expected = Some(ParsedObject::Status(L2Status {
         named: NamespacedName {
             namespace: "metallb-system".to_owned(),
@@ -314,7 +311,7 @@ fn a_status_is_read_from_its_fields_or_its_labels() {
     let metadata = json!({"namespace": "metallb-system", "name": "l2-x"});
     let status = json!({"node": "node-1", "serviceName": "frontend", "serviceNamespace": "shop"});
     let object = json!({"metadata": metadata, "status": status});
-    assert_eq!(read(Resource::ServiceL2Statuses, object).kept, expected);
+    assert_eq!(read(Resource::ServiceL2Statuses, object).object, expected);
     let mut labelled = metadata.clone();
     labelled["labels"] = json!({
         "metallb.io/node": "node-1",
@@ -322,15 +319,15 @@ fn a_status_is_read_from_its_fields_or_its_labels() {
         "metallb.io/service-namespace": "shop",
     });
     let object = json!({"metadata": labelled, "status": {}});
-    assert_eq!(read(Resource::ServiceL2Statuses, object).kept, expected);
+    assert_eq!(read(Resource::ServiceL2Statuses, object).object, expected);
     // Made a moment ago.
-    let reading = read(Resource::ServiceL2Statuses, json!({"metadata": metadata}));
-    assert_eq!((reading.kept, reading.broken), (None, Vec::new()));
+    let outcome = read(Resource::ServiceL2Statuses, json!({"metadata": metadata}));
+    assert_eq!((outcome.object, outcome.invalid), (None, Vec::new()));
 }
 
 #[test]
-fn of_a_pool_what_nobody_reads_is_left_out() {
-    let reading = read(
+fn unused_fields_of_a_pool_are_not_stored() {
+    let outcome = read(
         Resource::IpAddressPools,
         json!({
             "metadata": {
@@ -343,7 +340,7 @@ fn of_a_pool_what_nobody_reads_is_left_out() {
         }),
     );
     assert_eq!(
-        reading.kept,
+        outcome.object,
         Some(ParsedObject::Metallb(json!({
             "apiVersion": "metallb.io/v1beta1",
             "kind": "IPAddressPool",
@@ -354,17 +351,17 @@ fn of_a_pool_what_nobody_reads_is_left_out() {
 }
 
 #[test]
-fn a_pool_that_is_broken_is_told_of_and_kept_for_the_rest() {
+fn invalid_pool_is_reported_and_its_valid_parts_are_used() {
     let errors = |spec: Value| {
         let object = json!({"metadata": {"namespace": "m", "name": "p"}, "spec": spec});
-        let reading = read(Resource::IpAddressPools, object);
-        assert!(reading.kept.is_some());
-        let errors = reading.broken.into_iter().map(|broken| broken.error);
+        let outcome = read(Resource::IpAddressPools, object);
+        assert!(outcome.object.is_some());
+        let errors = outcome.invalid.into_iter().map(|invalid| invalid.error);
         errors.collect::<Vec<_>>()
     };
     assert_eq!(errors(json!({"addresses": ["192.0.2.0/24"]})), [""; 0]);
     assert_eq!(errors(Value::Null), [""; 0]);
-    assert_eq!(errors(json!("192.0.2.0/24")), ["spec is no object"]);
+    assert_eq!(errors(json!("192.0.2.0/24")), ["spec is not an object"]);
     assert_eq!(
         errors(json!({"addresses": 7})),
         ["spec.addresses is not a list"]
@@ -378,7 +375,7 @@ fn a_pool_that_is_broken_is_told_of_and_kept_for_the_rest() {
 }
 
 #[test]
-fn a_node_has_its_addresses_and_the_labels_that_are_wanted() {
+fn node_keeps_addresses_and_selected_labels() {
     let object = json!({
         "metadata": {"name": "node-1", "labels": {"rack": "a", "other": "b", "odd": 1}},
         "status": {"addresses": [
@@ -407,7 +404,7 @@ fn a_node_has_its_addresses_and_the_labels_that_are_wanted() {
 }
 
 #[test]
-fn endpoints_that_do_not_say_otherwise_are_ready() {
+fn endpoints_without_conditions_are_ready() {
     let slice = json!({"endpoints": [
         {"conditions": {"ready": true}},
         {"conditions": {"ready": false}},
@@ -467,10 +464,10 @@ fn anything() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn nothing_panics(object in anything()) {
+    fn arbitrary_objects_cause_no_panic(object in anything()) {
         for &resource in Resource::ALL {
-            let reading = read(resource, object.clone());
-            prop_assert!(reading.broken.len() <= MAX_ERRORS);
+            let outcome = read(resource, object.clone());
+            prop_assert!(outcome.invalid.len() <= MAX_ERRORS);
         }
         node(&object, &BTreeSet::from(["rack".to_owned()]));
         ready_endpoints(&object);
@@ -478,7 +475,7 @@ proptest! {
 }
 
 #[test]
-fn fields_that_this_version_does_not_know_are_named() {
+fn unknown_fields_are_listed() {
     let object = |part: &str, fields: Value| {
         let mut object = json!({"metadata": {"namespace": "metallb-system", "name": "all"}});
         object[part] = fields;
@@ -518,7 +515,7 @@ fn fields_that_this_version_does_not_know_are_named() {
 }
 
 #[test]
-fn the_labels_of_a_service_are_kept_that_selectors_can_name() {
+fn selectable_labels_of_a_service_are_stored() {
     let mut object = frontend();
     object["metadata"]["labels"] = json!({"tier": "edge", "long": "x".repeat(64), "number": 3});
     let (service, errors) = service_of(object);
@@ -530,7 +527,7 @@ fn the_labels_of_a_service_are_kept_that_selectors_can_name() {
 }
 
 #[test]
-fn a_status_without_its_status_says_the_same_in_labels() {
+fn status_without_status_field_is_parsed_from_labels() {
     let object = json!({"metadata": {
         "namespace": "metallb-system",
         "name": "l2-x",

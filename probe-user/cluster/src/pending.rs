@@ -1,9 +1,9 @@
-//! Why a service has no address: from what it asks for, and what the pools have.
+//! The reason why a service has no address, from its request and the pools.
 //!
-//! The rules are tried in this order; the first that holds is the reason: another controller's class; a requested pool
-//! that is not there; a requested address outside the pools that it may use, or taken; no pool that would give it one;
-//! none with an address left. Otherwise it is unknown, as it is where MetalLB does not seem to be who gives addresses,
-//! and where a pool could not be read that may be the one.
+//! The rules are tried in this order; the first that applies is the reason: the class of another controller; a
+//! requested pool that does not exist; a requested address outside the pools that it may use, or in use; no pool that
+//! assigns it one; no pool with a free address. Otherwise the reason is unknown. It is also unknown if MetalLB does not
+//! seem to assign addresses, and if a pool that may be the right one could not be read.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,26 +21,27 @@ use super::{
     usage::{AddressFamily, PoolUsage, name_of},
 };
 
-/// More pools than this are not listed in a sentence.
-const MOST_NAMES: usize = 3;
+/// Maximum number of pools in a sentence.
+const MAX_NAMES: usize = 3;
 
-/// Finds out why services have no address. What is the same for all of them is looked at once: there may be thousands.
+/// Finds the reason why services have no address. Facts common to all services are computed once: there may be
+/// thousands.
 #[derive(Debug)]
 pub struct PendingClassifier<'a> {
     cluster: &'a ClusterSnapshot,
-    /// The pools; none if they are not known.
+    /// The pools; `None` if unknown.
     pools: Option<Vec<AllocatingPool<'a>>>,
-    /// The classes of the services to which MetalLB gave addresses, as it says itself: of others it gives to none.
+    /// The classes of the services with addresses from MetalLB, by its annotation. It serves no other classes.
     classes: BTreeSet<Option<&'a str>>,
     /// Whether any service has an address.
     has_address: bool,
 }
 
-/// A pool, for whom it is, and how much is left of it.
+/// A pool, the services that it is for, and its usage.
 #[derive(Debug)]
 struct AllocatingPool<'a> {
     pool: &'a Pool,
-    /// The namespaces that it is for; empty if it is for all, or for some that cannot be told from here.
+    /// The namespaces that it is for; empty if it is for all, or if they cannot be determined.
     namespaces: Vec<&'a str>,
     /// The label selectors of the services that it is for; empty if it is for all.
     service_selectors: &'a [Value],
@@ -59,7 +60,7 @@ impl AllocatingPool<'_> {
 }
 
 impl<'a> PendingClassifier<'a> {
-    /// Looks at the pools.
+    /// Computes the facts common to all services.
     pub fn new(cluster: &'a ClusterSnapshot, usage: &[PoolUsage]) -> Self {
         let mut by_pool: HashMap<&NamespacedName, Vec<PoolUsage>> = HashMap::new();
         for usage in usage {
@@ -102,28 +103,28 @@ impl<'a> PendingClassifier<'a> {
         }
     }
 
-    /// Why a service without an address has none, and what says so.
+    /// The reason why a service has no address, and a sentence of evidence.
     pub fn reason(&self, service: &Service) -> (PendingReason, String) {
         let is_metallbs = self.belongs_to_metallb(service);
         if let Some(class) = service.class.as_deref().filter(|_| !is_metallbs) {
             let sentence = format!(
-                "Its loadBalancerClass is {class}: the controller of that class gives it an address, or nobody does"
+                "Its loadBalancerClass is {class}: only the controller of that class can assign it an address"
             );
             return (PendingReason::ForeignClass, sentence);
         }
         let Some(pools) = &self.pools else {
-            let sentence = "MetalLB's pools are not known here; the events of the service say more";
+            let sentence = "MetalLB's pools are unknown here; see the events of the service";
             return (PendingReason::Unknown, sentence.to_owned());
         };
         if !is_metallbs {
             return (PendingReason::Unknown, self.foreign_class_reason());
         }
         if service.has_conflicting_requests {
-            let sentence = "It asks in spec.loadBalancerIP and in the annotation loadBalancerIPs: MetalLB takes only one of them";
+            let sentence = "It requests addresses in spec.loadBalancerIP and in the annotation loadBalancerIPs: MetalLB accepts only one of them";
             return (PendingReason::Unknown, sentence.to_owned());
         }
         let (reason, sentence) = self.by_pools(pools, service);
-        let may_be_in_broken = match reason {
+        let may_be_in_invalid = match reason {
             PendingReason::NoPool
             | PendingReason::Exhausted
             | PendingReason::RequestedOutside
@@ -136,36 +137,36 @@ impl<'a> PendingClassifier<'a> {
             | PendingReason::NoAdvertisement
             | PendingReason::Unknown => false,
         };
-        if may_be_in_broken {
-            let sentence = "Not every pool could be read, and it may be for one of those; the events of the service say more";
+        if may_be_in_invalid {
+            let sentence = "Not every pool could be read, and it may need one of those; see the events of the service";
             return (PendingReason::Unknown, sentence.to_owned());
         }
         (reason, sentence)
     }
 
-    /// Whether MetalLB is to give a service its address. With `--lb-class` it does so for that class only, and without
-    /// for services that have none.
+    /// Whether MetalLB assigns the address of a service. With `--lb-class` it serves that class only, without it
+    /// services without a class.
     fn belongs_to_metallb(&self, service: &Service) -> bool {
         if !self.classes.is_empty() {
             return self.classes.contains(&service.class.as_deref());
         }
-        // Without a pool, whoever gave the others theirs is another.
+        // Without a pool, another controller assigned the existing addresses.
         let has_pools = self.pools.as_ref().is_none_or(|pools| !pools.is_empty());
         may_belong_to_metallb(service) && (has_pools || !self.has_address)
     }
 
-    /// What says that it is not MetalLB that gives an address to a service without a class.
+    /// The evidence that MetalLB does not assign an address to a service without a class.
     fn foreign_class_reason(&self) -> String {
         let class = self.classes.iter().flatten().next();
         let why = class.map_or_else(
-            || "Another controller than MetalLB seems to give addresses here".to_owned(),
+            || "A controller other than MetalLB seems to assign addresses here".to_owned(),
             |class| {
                 format!(
-                    "It has no loadBalancerClass, and MetalLB gives addresses to the class {class}"
+                    "It has no loadBalancerClass, and MetalLB assigns addresses to the class {class}"
                 )
             },
         );
-        format!("{why}; the events of the service say more")
+        format!("{why}; see the events of the service")
     }
 
     fn by_pools(&self, pools: &[AllocatingPool<'_>], service: &Service) -> (PendingReason, String) {
@@ -173,7 +174,7 @@ impl<'a> PendingClassifier<'a> {
         if let Some(name) = wanted
             && !pools.iter().any(|one| one.pool.name == name)
         {
-            let sentence = format!("It asks for the pool {name}, which is not there");
+            let sentence = format!("It requests the pool {name}, which does not exist");
             return (PendingReason::RequestedPoolUnknown, sentence);
         }
         let refused = service.requested.iter();
@@ -188,7 +189,7 @@ impl<'a> PendingClassifier<'a> {
         }
     }
 
-    /// Why a service cannot have the address that it asks for.
+    /// The reason why a service cannot have the address that it requests.
     fn reason_for_request(
         &self,
         pools: &[AllocatingPool<'_>],
@@ -202,11 +203,11 @@ impl<'a> PendingClassifier<'a> {
             .filter(|pool| wanted.is_none_or(|name| pool.name == name) && allocates(pool, ip))
             .collect();
         let Some(first) = holding.first() else {
-            let place = wanted.map_or_else(
+            let location = wanted.map_or_else(
                 || "in no pool".to_owned(),
                 |name| format!("not in the pool {name}"),
             );
-            let sentence = format!("It asks for {ip}, which is {place}");
+            let sentence = format!("It requests {ip}, which is {location}");
             return Some((PendingReason::RequestedOutside, sentence));
         };
         let mut allocating = pools.iter().filter(|one| {
@@ -215,7 +216,7 @@ impl<'a> PendingClassifier<'a> {
         });
         if !allocating.any(|one| one.serves(service)) {
             let sentence = format!(
-                "It asks for {ip}, which is in the pool {}, and that is for other services (serviceAllocation)",
+                "It requests {ip}, which is in the pool {}, and that pool is for other services (serviceAllocation)",
                 name_of(first)
             );
             return Some((PendingReason::RequestedOutside, sentence));
@@ -225,12 +226,12 @@ impl<'a> PendingClassifier<'a> {
         let other = others.find(|other| {
             service.sharing_key.is_none() || other.sharing_key != service.sharing_key
         })?;
-        let sentence = format!("It asks for {ip}, which {} has", other.named);
+        let sentence = format!("It requests {ip}, which {} has", other.named);
         Some((PendingReason::RequestedTaken, sentence))
     }
 }
 
-/// Of a service that asks for no address.
+/// The reason for a service that requests no address.
 fn reason_without_request(
     pools: &[AllocatingPool<'_>],
     service: &Service,
@@ -245,7 +246,8 @@ fn reason_without_request(
     });
     let eligible: Vec<_> = eligible.collect();
     if eligible.is_empty() {
-        let sentence = "No pool gives it an address unasked (autoAssign, serviceAllocation)";
+        let sentence =
+            "No pool assigns it an address automatically (autoAssign, serviceAllocation)";
         return (PendingReason::NoPool, sentence.to_owned());
     }
     let of_family = |family| -> Vec<_> {
@@ -253,7 +255,7 @@ fn reason_without_request(
         usage.filter(|usage| usage.family == family).collect()
     };
     let families = match &service.families[..] {
-        // Which family it wants is not known; most want IPv4 where there is any.
+        // The requested family is unknown; most services use IPv4 where it is available.
         [] if of_family(AddressFamily::V4).is_empty() => &[AddressFamily::V6],
         [] => &[AddressFamily::V4][..],
         families => families,
@@ -264,12 +266,12 @@ fn reason_without_request(
     if let Some((_, usage)) = usages().find(|(_, usage)| is_full(usage)) {
         let full = usage
             .iter()
-            .take(MOST_NAMES)
+            .take(MAX_NAMES)
             .map(|usage| describe_usage(usage));
         let full: Vec<_> = full.collect();
         return (
             PendingReason::Exhausted,
-            format!("No address is left: {}", full.join(", ")),
+            format!("No address is free: {}", full.join(", ")),
         );
     }
     if let Some((family, _)) = usages().find(|(_, usage)| usage.is_empty()) {
@@ -277,14 +279,14 @@ fn reason_without_request(
             AddressFamily::V4 => "IPv4",
             AddressFamily::V6 => "IPv6",
         };
-        let sentence = format!("No pool that gives it an address has one of {family}");
+        let sentence = format!("No pool that may assign it an address has one of {family}");
         return (PendingReason::NoPool, sentence);
     }
     unknown()
 }
 
 fn unknown() -> (PendingReason, String) {
-    let sentence = "Nothing in its pools says why; the events of the service say more";
+    let sentence = "The reason is not known from its pools; see the events of the service";
     (PendingReason::Unknown, sentence.to_owned())
 }
 
@@ -298,14 +300,14 @@ fn describe_usage(usage: &PoolUsage) -> String {
     format!("{assigned} of {total} of {pool} are assigned")
 }
 
-/// Whether a pool that holds an address gives it to whoever asks for it.
+/// Whether a pool that contains an address assigns it on request.
 fn allocates(pool: &Pool, ip: IpAddr) -> bool {
     let is_buggy = matches!(ip, IpAddr::V4(ip) if matches!(ip.octets()[3], 0 | 255));
     !(pool.avoid_buggy_ips && is_buggy)
 }
 
-/// The namespaces that a pool is for, by `spec.serviceAllocation`; none if it is for all. Selectors look at labels that
-/// are not followed: they may match.
+/// The namespaces that a pool is for, by `spec.serviceAllocation`; empty if it is for all. Namespace selectors use
+/// labels that are not watched, so they are assumed to match.
 fn namespaces_of(pool: &Value) -> Vec<&str> {
     let list = |key: &str| {
         let list = pool.pointer("/spec/serviceAllocation")?.get(key)?;
@@ -318,14 +320,14 @@ fn namespaces_of(pool: &Value) -> Vec<&str> {
     names.filter_map(Value::as_str).collect()
 }
 
-/// The label selectors of the services that a pool is for, by `spec.serviceAllocation`; none if it is for all.
+/// The label selectors of the services that a pool is for, by `spec.serviceAllocation`; empty if it is for all.
 fn service_selectors_of(pool: &Value) -> &[Value] {
     let selectors = pool.pointer("/spec/serviceAllocation/serviceSelectors");
     let selectors = selectors.and_then(Value::as_array);
     selectors.map_or(&[], Vec::as_slice)
 }
 
-/// What a pool is called.
+/// The namespace and name of a pool.
 fn object_name(object: &Value) -> Option<NamespacedName> {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
     (text("/kind") == Some(PoolKind::IpAddressPool.label())).then(|| NamespacedName {
@@ -346,7 +348,7 @@ mod tests {
         usage::usage,
     };
 
-    /// Of a service beside another that MetalLB gave an address.
+    /// The reason for a service next to another that has an address from MetalLB.
     fn wanting(service: &Service, pools: &[Value]) -> (PendingReason, String) {
         beside(service, &[by_metallb(None)], pools)
     }
@@ -360,7 +362,7 @@ mod tests {
     }
 
     fn beside(service: &Service, others: &[Service], pools: &[Value]) -> (PendingReason, String) {
-        judged(
+        classify(
             service,
             ClusterObjects {
                 services: [std::slice::from_ref(service), others].concat(),
@@ -370,14 +372,14 @@ mod tests {
         )
     }
 
-    fn judged(service: &Service, objects: ClusterObjects) -> (PendingReason, String) {
+    fn classify(service: &Service, objects: ClusterObjects) -> (PendingReason, String) {
         let cluster = ClusterSnapshot::from(objects);
         PendingClassifier::new(&cluster, &usage(&cluster)).reason(service)
     }
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table")]
-    fn each_reason_is_found_and_the_first_that_holds_is_said() {
+    fn first_applicable_reason_is_reported() {
         let plain = || testing::service("shop/new", &[]);
         let asking = |ips: &[&str]| Service {
             requested: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
@@ -411,7 +413,7 @@ mod tests {
             sharing_key: Some("web".to_owned()),
             ..asking(&["192.0.2.1"])
         };
-        for (what, service, pools, expected, says) in [
+        for (what, service, pools, expected, summary) in [
             (
                 "another's class",
                 class("io.cilium/l2-announcer"),
@@ -420,14 +422,14 @@ mod tests {
                 "io.cilium",
             ),
             (
-                "asked twice",
+                "requested twice",
                 Service {
                     has_conflicting_requests: true,
                     ..asking(&["192.0.2.2"])
                 },
                 vec![roomy()],
                 PendingReason::Unknown,
-                "MetalLB takes only one of them",
+                "MetalLB accepts only one of them",
             ),
             (
                 "no such pool",
@@ -444,7 +446,7 @@ mod tests {
                 "which is in no pool",
             ),
             (
-                "outside what was asked for",
+                "requested address outside the requested pool",
                 Service {
                     requested_pool: Some("one".to_owned()),
                     ..asking(&["203.0.113.1"])
@@ -465,7 +467,7 @@ mod tests {
                 asking(&["192.0.2.2"]),
                 vec![with("serviceAllocation", json!({"namespaces": ["db"]}))],
                 PendingReason::RequestedOutside,
-                "in the pool metallb-system/one, and that is for other services",
+                "in the pool metallb-system/one, and that pool is for other services",
             ),
             (
                 "of a pool for services with another label",
@@ -475,7 +477,7 @@ mod tests {
                     json!({"serviceSelectors": [{"matchLabels": {"tier": "edge"}}]}),
                 )],
                 PendingReason::RequestedOutside,
-                "in the pool metallb-system/one, and that is for other services",
+                "in the pool metallb-system/one, and that pool is for other services",
             ),
             (
                 "of a pool that may be for it",
@@ -516,7 +518,7 @@ mod tests {
                 "There is no pool",
             ),
             (
-                "only for who asks",
+                "only on request",
                 plain(),
                 vec![with("autoAssign", json!(false))],
                 PendingReason::NoPool,
@@ -591,12 +593,12 @@ mod tests {
         ] {
             let (reason, sentence) = wanting(&service, &pools);
             assert_eq!(reason, expected, "{what}: {sentence}");
-            assert!(sentence.contains(says), "{what}: {sentence}");
+            assert!(sentence.contains(summary), "{what}: {sentence}");
         }
     }
 
     #[test]
-    fn only_of_what_metallb_gives_addresses_to_do_its_pools_say_why() {
+    fn metallb_pools_give_a_reason_only_for_services_of_metallb() {
         let of_class = |class: Option<&str>| Service {
             class: class.map(str::to_owned),
             ..testing::service("shop/new", &[])
@@ -607,7 +609,7 @@ mod tests {
             ..testing::service("shop/new", &[])
         };
         let full = || testing::pool("one", json!({"addresses": ["192.0.2.1/32"]}));
-        for (what, service, other, pools, expected, says) in [
+        for (what, service, other, pools, expected, summary) in [
             (
                 "of the class that MetalLB is for",
                 of_class(Some("example.com/lb")),
@@ -622,7 +624,7 @@ mod tests {
                 by_metallb(Some("example.com/lb")),
                 vec![full()],
                 PendingReason::Unknown,
-                "MetalLB gives addresses to the class example.com/lb",
+                "MetalLB assigns addresses to the class example.com/lb",
             ),
             (
                 "of a class, where MetalLB is for none",
@@ -646,7 +648,7 @@ mod tests {
                 elsewhere(),
                 vec![full()],
                 PendingReason::Unknown,
-                "Another controller",
+                "A controller other than MetalLB",
             ),
             (
                 "of no class, where others have addresses and there is no pool",
@@ -654,10 +656,10 @@ mod tests {
                 elsewhere(),
                 vec![],
                 PendingReason::Unknown,
-                "Another controller",
+                "A controller other than MetalLB",
             ),
             (
-                "of no class, where nobody has any and there is no pool",
+                "no class, no service has an address, no pool",
                 of_class(None),
                 testing::service("shop/other", &[]),
                 vec![],
@@ -667,7 +669,7 @@ mod tests {
         ] {
             let (reason, sentence) = beside(&service, &[other], &pools);
             assert_eq!(reason, expected, "{what}: {sentence}");
-            assert!(sentence.contains(says), "{what}: {sentence}");
+            assert!(sentence.contains(summary), "{what}: {sentence}");
         }
     }
 
@@ -693,14 +695,14 @@ mod tests {
             let objects = ClusterObjects {
                 services: vec![service.clone(), by_metallb(None)],
                 metallb: pools,
-                broken: vec![InvalidObject {
+                invalid: vec![InvalidObject {
                     resource: Resource::IpAddressPools,
                     object: "metallb-system/two".to_owned(),
-                    error: "spec is no object".to_owned(),
+                    error: "spec is not an object".to_owned(),
                 }],
                 ..testing::objects()
             };
-            let (reason, sentence) = judged(&service, objects);
+            let (reason, sentence) = classify(&service, objects);
             assert_eq!(reason, expected, "{sentence}");
             assert!(
                 expected != PendingReason::Unknown
@@ -711,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn without_knowledge_of_pools_there_is_no_reason() {
+    fn no_reason_without_known_pools() {
         for known in [
             ResourceState::NeverRead,
             ResourceState::Forbidden,

@@ -1,4 +1,4 @@
-//! What is known of one resource, kept object by object while it changes.
+//! The store of one resource: its parsed objects, updated by watch events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,28 +13,27 @@ use super::{
     snapshot::{ClusterObjects, Freshness, InvalidObject, Resource},
 };
 
-/// So many services are kept, and as many statuses: twice what this is made for.
+/// Maximum number of stored services, and of statuses: twice the intended maximum.
 const MAX_SERVICES: usize = 20_000;
 
-/// So many objects of MetalLB are kept of each resource: pools, and each sort of advertisements.
+/// Maximum number of stored MetalLB objects per resource.
 const MAX_METALLB_OBJECTS: usize = 3_000;
 
-/// So many broken objects are told of each resource.
+/// Maximum number of reported invalid objects per resource.
 const MAX_INVALID: usize = 200;
 
-/// The objects of one resource.
+/// The parsed objects of one resource.
 #[derive(Debug)]
 pub struct ResourceStore {
     resource: Resource,
-    /// Objects of which nothing is kept and nothing is wrong are not here.
+    /// The parsed objects, without those that are irrelevant and valid.
     objects: BTreeMap<NamespacedName, ParseOutcome>,
-    /// The nodes that these objects name or named as announcers of services.
+    /// The nodes that these objects name, or named, as announcers of services.
     announcers: AnnouncerHistory,
-    /// How many of the objects are kept, and how many could not be read, or not all of them: events may come by the
-    /// hundred a second, and each asks for both.
-    kept: usize,
+    /// The numbers of relevant and of invalid objects, cached because every watch event needs both.
+    object: usize,
     invalid: usize,
-    /// How many did not fit since the last list.
+    /// The number of objects that did not fit since the last list.
     left_out: usize,
 }
 
@@ -45,22 +44,22 @@ impl ResourceStore {
             resource,
             objects: BTreeMap::new(),
             announcers: AnnouncerHistory::default(),
-            kept: 0,
+            object: 0,
             invalid: 0,
             left_out: 0,
         }
     }
 
-    /// The resource whose objects these are.
+    /// The resource.
     pub const fn resource(&self) -> Resource {
         self.resource
     }
 
-    /// Stores an object, new or changed, at `now`. Returns whether that makes a difference.
+    /// Stores a new or changed object at `now`. Returns whether the parsed objects changed.
     pub fn apply(&mut self, object: Value, now: Timestamp) -> bool {
         let named = object::named(&object);
         let parsed = object::read(self.resource, object);
-        if parsed.kept.is_none() && parsed.broken.is_empty() {
+        if parsed.object.is_none() && parsed.invalid.is_empty() {
             return self.remove_named(&named, now);
         }
         let known = self.objects.get(&named);
@@ -80,7 +79,7 @@ impl ResourceStore {
             self.announcers.end(service, node, now);
         }
         if let Some((service, node)) = after {
-            self.announcers.begin(service, node, now);
+            self.announcers.start(service, node, now);
         }
         self.count(&parsed);
         if let Some(replaced) = self.objects.insert(named, parsed) {
@@ -90,16 +89,16 @@ impl ResourceStore {
     }
 
     fn count(&mut self, parsed: &ParseOutcome) {
-        self.kept += usize::from(parsed.kept.is_some());
-        self.invalid += usize::from(!parsed.broken.is_empty());
+        self.object += usize::from(parsed.object.is_some());
+        self.invalid += usize::from(!parsed.invalid.is_empty());
     }
 
     fn discount(&mut self, parsed: &ParseOutcome) {
-        self.kept -= usize::from(parsed.kept.is_some());
-        self.invalid -= usize::from(!parsed.broken.is_empty());
+        self.object -= usize::from(parsed.object.is_some());
+        self.invalid -= usize::from(!parsed.invalid.is_empty());
     }
 
-    /// Removes an object at `now`. Returns whether that makes a difference.
+    /// Removes an object at `now`. Returns whether the parsed objects changed.
     pub fn remove(&mut self, object: &Value, now: Timestamp) -> bool {
         self.remove_named(&object::named(object), now)
     }
@@ -115,7 +114,7 @@ impl ResourceStore {
         true
     }
 
-    /// Takes over from the store that this list replaces which nodes were named as announcers.
+    /// Inherits the announcer history of the store that this list replaces.
     pub fn inherit_announcers(&mut self, previous: Self, now: Timestamp) {
         let mut announcers = previous.announcers;
         let named = |objects: &BTreeMap<_, ParseOutcome>| -> BTreeSet<(NamespacedName, String)> {
@@ -129,23 +128,23 @@ impl ResourceStore {
             announcers.end(service, node, now);
         }
         for (service, node) in &after {
-            announcers.begin(service, node, now);
+            announcers.start(service, node, now);
         }
         announcers.retain(now);
         self.announcers = announcers;
     }
 
-    /// How many objects are kept.
+    /// The number of relevant objects.
     pub const fn len(&self) -> usize {
-        self.kept
+        self.object
     }
 
-    /// Whether no object is kept.
+    /// Whether there is no relevant object.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The fields of the objects that this version does not know.
+    /// The unknown fields of all objects.
     pub fn unknown_fields(&self) -> BTreeSet<&str> {
         let objects = self.objects.values();
         objects
@@ -154,7 +153,7 @@ impl ResourceStore {
             .collect()
     }
 
-    /// How many objects could not be read, or not all of them.
+    /// The number of objects that are invalid, in part or as a whole.
     pub const fn invalid(&self) -> usize {
         self.invalid
     }
@@ -169,24 +168,24 @@ impl ResourceStore {
     }
 
     fn add_to(&self, objects: &mut ClusterObjects) {
-        let mut broken = Vec::new();
+        let mut invalid = Vec::new();
         for parsed in self.objects.values() {
-            match &parsed.kept {
+            match &parsed.object {
                 Some(ParsedObject::Service(service)) => objects.services.push((**service).clone()),
                 Some(ParsedObject::Status(status)) => objects.statuses.push(status.clone()),
                 Some(ParsedObject::Metallb(object)) => objects.metallb.push(object.clone()),
                 None => {}
             }
-            broken.extend(parsed.broken.iter().cloned());
+            invalid.extend(parsed.invalid.iter().cloned());
         }
         if self.left_out > 0 {
-            broken.insert(
+            invalid.insert(
                 0,
                 InvalidObject {
                     resource: self.resource,
                     object: String::new(),
                     error: format!(
-                        "there are more than {}: the others are left out",
+                        "there are more than {}: the rest is ignored",
                         self.capacity()
                     ),
                 },
@@ -194,12 +193,12 @@ impl ResourceStore {
         }
         let changed = self.announcers.changed();
         objects.announcer_history.extend(changed.cloned());
-        broken.truncate(MAX_INVALID);
-        objects.broken.append(&mut broken);
+        invalid.truncate(MAX_INVALID);
+        objects.invalid.append(&mut invalid);
     }
 }
 
-/// Everything that is known, as it is handed out.
+/// Combines the stores into one set of objects.
 pub fn objects<'a>(
     stores: impl IntoIterator<Item = (&'a ResourceStore, Freshness)>,
 ) -> ClusterObjects {
@@ -224,8 +223,8 @@ mod tests {
 
     fn names(store: &ResourceStore) -> Vec<String> {
         let freshness = Freshness {
-            known: ResourceState::Current,
-            heard: None,
+            state: ResourceState::Current,
+            last_update: None,
             error: None,
         };
         let objects = objects([(store, freshness)]);
@@ -249,7 +248,7 @@ mod tests {
         assert_eq!(names(&store), ["a", "b"]);
         assert!(
             store.apply(service("a", "ClusterIP"), now()),
-            "no longer one of ours"
+            "no longer a load balancer"
         );
         assert!(!store.apply(service("c", "ClusterIP"), now()));
         assert_eq!(names(&store), ["b"]);
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_object_is_told_until_it_is_mended() {
+    fn invalid_object_is_reported_until_it_is_fixed() {
         let mut store = ResourceStore::new(Resource::Services);
         let mut object = service("a", "LoadBalancer");
         object["spec"]["loadBalancerIP"] = json!("nonsense");
@@ -270,12 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_bound_and_it_is_told() {
+    fn number_of_objects_is_bounded_and_the_overflow_is_reported() {
         let mut store = ResourceStore::new(Resource::L2Advertisements);
         let objects_of = |store: &ResourceStore| {
             let freshness = Freshness {
-                known: ResourceState::Current,
-                heard: None,
+                state: ResourceState::Current,
+                last_update: None,
                 error: None,
             };
             objects([(store, freshness)])
@@ -290,8 +289,8 @@ mod tests {
         let objects = objects_of(&store);
         assert_eq!(objects.metallb.len(), MAX_METALLB_OBJECTS);
         assert_eq!(
-            objects.broken[0].error,
-            "there are more than 3000: the others are left out"
+            objects.invalid[0].error,
+            "there are more than 3000: the rest is ignored"
         );
     }
 
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_that_kube_vip_named_before_is_remembered() {
+    fn previous_host_of_kube_vip_is_remembered() {
         let mut store = ResourceStore::new(Resource::Services);
         for (node, time) in [("node-1", "12:00:00"), ("node-2", "12:00:01")] {
             let mut object = service("a", "LoadBalancer");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use probe_pools::Labels;
 use serde_json::Value;
 
-/// What is known of a label of an object.
+/// The value of a label of an object, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LabelValue<'a> {
     /// The object has it.
@@ -33,7 +33,7 @@ struct UnknownLabel;
 
 /// The labels of an object, as far as they were read.
 pub trait ObjectLabels {
-    /// What is known of a label.
+    /// The value of a label.
     fn value(&self, key: &str) -> LabelValue<'_>;
 }
 

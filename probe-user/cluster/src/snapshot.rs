@@ -1,5 +1,5 @@
-//! What is known of a cluster at one moment: plain data. The API's objects go in by [`super::object`]; everything
-//! else reads it from here.
+//! A snapshot of a cluster: plain data. [`super::object`] parses the objects of the API server; all evaluation reads
+//! the snapshot.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,50 +18,50 @@ use serde_json::Value;
 
 use super::{announcer_history::NamedAnnouncer, usage::AddressFamily};
 
-/// What the inventory calls the cluster: there is one.
+/// The name of the only cluster in the inventory.
 const NAME: &str = "cluster";
 
 label_enum! {
-    /// The resources that are followed.
+    /// The watched resources.
     pub enum Resource {
         /// Services of type `LoadBalancer`.
         Services = "services",
         /// MetalLB's pools.
         IpAddressPools = "ipaddresspools",
-        /// Who announces pools on layer 2.
+        /// Layer 2 advertisements of pools.
         L2Advertisements = "l2advertisements",
-        /// Who announces pools by BGP.
+        /// BGP advertisements of pools.
         BgpAdvertisements = "bgpadvertisements",
-        /// Which node MetalLB says announces a service.
+        /// The node that announces a service, by MetalLB.
         ServiceL2Statuses = "servicel2statuses",
     }
 }
 
 label_enum! {
-    /// How well a resource is known.
+    /// The state of a resource.
     pub enum ResourceState {
-        /// Followed: what is known is how it is.
+        /// Watched: the objects are current.
         Current = "current",
-        /// Known once; the API server has not been reached since.
+        /// Read once; the API server has been unreachable since.
         Stale = "stale",
-        /// Never read so far.
+        /// Not read yet.
         NeverRead = "never",
-        /// The cluster has no such resource: what defines it is not installed.
+        /// The resource is not installed in the cluster.
         NotInstalled = "missing",
-        /// The API server does not let us read it.
+        /// The API server denies reading it.
         Forbidden = "forbidden",
     }
 }
 
-/// How well a resource is known, and how old that knowledge is.
+/// The state of a resource, and its age.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freshness {
-    /// How well.
-    pub known: ResourceState,
-    /// When the API server last said something about it.
+    /// The state.
+    pub state: ResourceState,
+    /// The time of the last response of the API server about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heard: Option<Timestamp>,
-    /// What went wrong last, while it does.
+    pub last_update: Option<Timestamp>,
+    /// The last error, while it persists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -70,48 +70,47 @@ pub struct Freshness {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is what one field of the object says"
+    reason = "each mirrors one field of the object"
 )]
 pub struct Service {
-    /// Which.
+    /// The namespace and name.
     #[serde(flatten)]
     pub named: NamespacedName,
-    /// What Kubernetes calls it in references.
+    /// The UID, which references use.
     pub uid: String,
-    /// When it was made.
+    /// When it was created.
     pub created: Option<Timestamp>,
-    /// When it was last given addresses, by what the API server keeps of who wrote which field
-    /// (`metadata.managedFields`).
+    /// When its addresses were last written, by `metadata.managedFields`.
     #[serde(default)]
     pub assigned: Option<Timestamp>,
-    /// The addresses that it has (`status.loadBalancer.ingress[].ip`), in the order of the list.
+    /// The assigned addresses (`status.loadBalancer.ingress[].ip`), in the order of the list.
     pub addresses: Vec<IpAddr>,
-    /// Whether that list has anything: other load balancers name hosts instead.
+    /// Whether that list has any entry: other load balancers set hostnames instead.
     #[serde(default)]
     pub has_ingress: bool,
-    /// The families of addresses that it is to have (`spec.ipFamilies`); none where the API server does not say.
+    /// The requested address families (`spec.ipFamilies`); empty if not set.
     #[serde(default)]
     pub families: Vec<AddressFamily>,
-    /// The addresses that somebody asked for: `spec.loadBalancerIP` and the annotations of MetalLB, kube-vip and
-    /// Cilium.
+    /// The requested addresses: `spec.loadBalancerIP` and the annotations of MetalLB, kube-vip and Cilium.
     pub requested: Vec<IpAddr>,
-    /// Whether somebody asked in `spec.loadBalancerIP` and in MetalLB's annotation as well, which MetalLB refuses.
+    /// Whether addresses are requested in `spec.loadBalancerIP` and in MetalLB's annotation as well, which MetalLB
+    /// rejects.
     #[serde(default)]
     pub has_conflicting_requests: bool,
-    /// The pool that somebody asked for by annotation.
+    /// The pool requested by annotation.
     pub requested_pool: Option<String>,
-    /// The pool that MetalLB says its addresses are from (`metallb.io/ip-allocated-from-pool`, from 0.13.9).
+    /// The pool of its addresses, by MetalLB's annotation `metallb.io/ip-allocated-from-pool` (from 0.13.9).
     pub allocated_from: Option<String>,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
-    /// Whether it is Cilium's: by its class, or because Cilium says that it gave it its addresses.
+    /// Whether Cilium manages it: by its class, or by Cilium's condition in the status.
     #[serde(default)]
-    pub by_cilium: bool,
+    pub is_cilium: bool,
     /// The key with which MetalLB and Cilium let services share an address (`allow-shared-ip`, `sharing-key`).
     pub sharing_key: Option<String>,
-    /// The node that kube-vip says holds the address (`kube-vip.io/vipHost`).
+    /// The node with the address, by kube-vip's annotation `kube-vip.io/vipHost`.
     pub kube_vip_host: Option<String>,
-    /// The MAC with which kube-vip speaks there for an address of DHCP, which is none of the node's cards
+    /// The MAC that kube-vip uses for an address from DHCP, which belongs to no interface of the node
     /// (`kube-vip.io/hwaddr`).
     #[serde(default)]
     pub kube_vip_mac: Option<MacAddr>,
@@ -122,62 +121,62 @@ pub struct Service {
     pub external_traffic_policy_local: bool,
 }
 
-/// What MetalLB says of who announces a service: a witness, never the truth (0.15 can leave it on the old node).
+/// The announcer of a service by MetalLB. It may be out of date: 0.15 can leave the old node in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct L2Status {
-    /// Which object.
+    /// The namespace and name of the object.
     #[serde(flatten)]
     pub named: NamespacedName,
-    /// The node that is said to announce.
+    /// The node that announces the service.
     pub node: String,
-    /// What it announces.
+    /// The service.
     pub service: NamespacedName,
 }
 
-/// An object that could not be read, or not all of it.
+/// An object that is invalid, in part or as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InvalidObject {
-    /// Among which.
+    /// Its resource.
     pub resource: Resource,
-    /// Its namespace and name, as far as it says.
+    /// Its namespace and name, as far as known.
     pub object: String,
-    /// What is wrong, and where.
+    /// The field and its error.
     pub error: String,
 }
 
-/// What the API server said: what can be sent and kept.
+/// The parsed objects of the API server, in serializable form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterObjects {
     /// By namespace and name.
     pub services: Vec<Service>,
     /// By namespace and name.
     pub statuses: Vec<L2Status>,
-    /// The nodes that were said to announce services and are no longer, or are again.
+    /// The nodes that status objects no longer name as announcers, or name again.
     #[serde(default)]
     pub announcer_history: Vec<NamedAnnouncer>,
-    /// Pools and advertisements as they are, but for `metadata.managedFields`: with `apiVersion` and `kind`.
+    /// Pools and advertisements as sent, with `apiVersion` and `kind`, without `metadata.managedFields`.
     pub metallb: Vec<Value>,
-    /// What could not be read.
-    pub broken: Vec<InvalidObject>,
+    /// The fields that could not be parsed.
+    pub invalid: Vec<InvalidObject>,
     /// How well each resource is known.
     pub freshness: BTreeMap<Resource, Freshness>,
 }
 
-/// A cluster.
+/// A snapshot of a cluster, indexed for lookups.
 #[derive(Debug, Default)]
 pub struct ClusterSnapshot {
     objects: ClusterObjects,
-    /// Pools and advertisements, as `probe pools check` judges them.
+    /// Pools and advertisements, as `probe pools check` evaluates them.
     inventory: PoolInventory,
     by_address: HashMap<IpAddr, Vec<usize>>,
     /// The statuses of each service.
     by_service: HashMap<NamespacedName, Vec<usize>>,
-    /// The nodes that were said to announce each service.
+    /// The announcer history of each service.
     history_by_service: HashMap<NamespacedName, Vec<usize>>,
-    /// Whether MetalLB says of any service that it gave it its addresses. Then it says so of all that it did.
+    /// Whether MetalLB marks any service as its own. Then it marks all of its services.
     metallb_reports_announcers: bool,
-    /// The `L2Advertisement`s that are for some network cards of the nodes only.
-    on_some_cards: HashSet<NamespacedName>,
+    /// The `L2Advertisement`s that are restricted to certain interfaces of the nodes.
+    restricted_advertisements: HashSet<NamespacedName>,
 }
 
 impl From<ClusterObjects> for ClusterSnapshot {
@@ -206,7 +205,11 @@ impl From<ClusterObjects> for ClusterSnapshot {
         }
         let mut services = objects.services.iter();
         let metallb_reports_announcers = services.any(|service| service.allocated_from.is_some());
-        let on_some_cards = objects.metallb.iter().filter_map(on_some_cards).collect();
+        let restricted_advertisements = objects
+            .metallb
+            .iter()
+            .filter_map(restricted_advertisements)
+            .collect();
         Self {
             objects,
             inventory,
@@ -214,12 +217,12 @@ impl From<ClusterObjects> for ClusterSnapshot {
             by_service,
             history_by_service,
             metallb_reports_announcers,
-            on_some_cards,
+            restricted_advertisements,
         }
     }
 }
 
-/// What people call an object: `IPAddressPool metallb-system/production`.
+/// The title of an object for people: `IPAddressPool metallb-system/production`.
 pub fn object_title(object: &Value) -> String {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
     let kind = text("/kind").unwrap_or("object");
@@ -230,8 +233,8 @@ pub fn object_title(object: &Value) -> String {
     }
 }
 
-/// The name of an `L2Advertisement` that is for some network cards only.
-fn on_some_cards(object: &Value) -> Option<NamespacedName> {
+/// The name of an `L2Advertisement` that is restricted to certain interfaces; `None` for others.
+fn restricted_advertisements(object: &Value) -> Option<NamespacedName> {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
     let cards = object.pointer("/spec/interfaces")?.as_array()?;
     let is_one = text("/kind") == Some(AdvertisementKind::L2.label()) && !cards.is_empty();
@@ -242,7 +245,7 @@ fn on_some_cards(object: &Value) -> Option<NamespacedName> {
 }
 
 impl ClusterSnapshot {
-    /// What the API server said.
+    /// The parsed objects.
     pub const fn objects(&self) -> &ClusterObjects {
         &self.objects
     }
@@ -252,7 +255,7 @@ impl ClusterSnapshot {
         &self.inventory
     }
 
-    /// The pools and advertisements, and nothing else.
+    /// Converts the snapshot to its pools and advertisements.
     pub fn into_inventory(self) -> PoolInventory {
         self.inventory
     }
@@ -262,20 +265,20 @@ impl ClusterSnapshot {
         &self.objects.services
     }
 
-    /// Whether anything is known: without, nothing can be concluded from what is not there.
+    /// Whether a resource is known, so that conclusions from absent objects are valid.
     pub fn is_known(&self, resource: Resource) -> bool {
         let freshness = self.objects.freshness.get(&resource);
-        freshness.is_some_and(|freshness| match freshness.known {
-            // No such resource is as good as none of them.
+        freshness.is_some_and(|freshness| match freshness.state {
+            // A resource that is not installed has no objects.
             ResourceState::Current | ResourceState::Stale | ResourceState::NotInstalled => true,
             ResourceState::NeverRead | ResourceState::Forbidden => false,
         })
     }
 
-    /// Whether an object of a resource could not be read, or not all of it.
+    /// Whether an object of a resource is invalid, in part or as a whole.
     pub fn has_invalid_objects(&self, resource: Resource) -> bool {
-        let mut broken = self.objects.broken.iter();
-        broken.any(|broken| broken.resource == resource)
+        let mut invalid = self.objects.invalid.iter();
+        invalid.any(|invalid| invalid.resource == resource)
     }
 
     /// The services that have an address. Usually one; several may share it.
@@ -299,19 +302,19 @@ impl ClusterSnapshot {
         })
     }
 
-    /// The pool that an address is from: the one that its service says, else the first that holds it.
+    /// The pool of an address: the one that its service names, else the first that contains it.
     pub fn pool_of(&self, ip: IpAddr) -> Option<&Pool> {
         let named = self
             .services_at(ip)
             .find_map(|service| service.allocated_from.as_deref());
         let mut pools: Vec<_> = self.pools_at(ip).collect();
-        let said = pools
+        let named = pools
             .iter()
             .position(|pool| named == Some(pool.name.as_str()));
-        (!pools.is_empty()).then(|| pools.swap_remove(said.unwrap_or(0)))
+        (!pools.is_empty()).then(|| pools.swap_remove(named.unwrap_or(0)))
     }
 
-    /// How a pool's addresses are announced, for services of which nothing is known.
+    /// How the addresses of a pool are announced, for unknown services.
     pub fn announcement_of(&self, pool: &Pool) -> AnnouncementMode {
         self.announcement_by(pool, |_| true)
     }
@@ -361,9 +364,9 @@ impl ClusterSnapshot {
         })
     }
 
-    /// Whether MetalLB gave a service its addresses: it says so itself (`ip-allocated-from-pool`, from 0.13.9). Where it
-    /// says so of no service, by what the service is not, as long as there are pools: they may be all that is left of
-    /// an installation, or it may be for services of one class only.
+    /// Whether MetalLB assigned the addresses of a service, by its annotation (`ip-allocated-from-pool`, from 0.13.9).
+    /// If no service has the annotation, a service counts if it belongs to no other controller and pools exist; the
+    /// pools may be left over from an installation, or MetalLB may serve one class only.
     pub fn is_metallb_service(&self, service: &Service) -> bool {
         let mut pools = self.inventory.pools.iter();
         service.allocated_from.is_some()
@@ -372,32 +375,32 @@ impl ClusterSnapshot {
                 && pools.any(|pool| pool.kind.is_metallb())
     }
 
-    /// The nodes that are said to announce an address, by MetalLB (`ServiceL2Status`) and kube-vip (`vipHost`):
-    /// witnesses.
+    /// The nodes that MetalLB (`ServiceL2Status`) and kube-vip (`vipHost`) name as announcers of an address. They may
+    /// be out of date.
     pub fn reported_announcers(&self, ip: IpAddr) -> Vec<&str> {
-        let mut said = self.announcers(ip);
-        said.extend(
+        let mut named = self.announcers(ip);
+        named.extend(
             self.services_at(ip)
                 .filter_map(|service| service.kube_vip_host.as_deref()),
         );
-        said.sort_unstable();
-        said.dedup();
-        said
+        named.sort_unstable();
+        named.dedup();
+        named
     }
 
-    /// The nodes that were said to announce an address at some time from `since` on, or are now.
+    /// The nodes that status objects name as announcers of an address, or named after `since`.
     pub fn reported_announcers_since(&self, ip: IpAddr, since: Timestamp) -> Vec<&str> {
-        let mut said = self.reported_announcers(ip);
+        let mut named = self.reported_announcers(ip);
         let past = self.announcer_history(ip);
         let past = past.filter(|known| known.was_named_since(since));
-        said.extend(past.map(|known| known.node.as_str()));
-        said.sort_unstable();
-        said.dedup();
-        said
+        named.extend(past.map(|known| known.node.as_str()));
+        named.sort_unstable();
+        named.dedup();
+        named
     }
 
-    /// The nodes that were named in turns as announcers of an address within the minute before `now`; none where only
-    /// one was.
+    /// The nodes that status objects named alternately as announcers of an address within the minute before `now`;
+    /// empty if only one was named.
     pub fn alternating_announcers(&self, ip: IpAddr, now: Timestamp) -> Vec<&str> {
         let history = self.announcer_history(ip);
         let alternating = history.filter(|known| known.alternates(now));
@@ -418,27 +421,30 @@ impl ClusterSnapshot {
             .filter_map(|&number| self.objects.announcer_history.get(number))
     }
 
-    /// Of the nodes that are said to announce an address, those that none of its owners is known to be, and that may
-    /// speak through a network card of which the cluster names no MAC: with kube-vip, and where an `L2Advertisement`
-    /// names cards. Whoever has the address and is no known node may be one of them. Without that MetalLB speaks through
-    /// every card, so also through the one by which the node is known.
+    /// The nodes that are named as announcers of an address, are not among its owners, and may announce on an interface
+    /// with an unknown MAC: nodes of kube-vip, and nodes of an `L2Advertisement` with an interface list. An unknown
+    /// owner may be one of them. Without an interface list MetalLB announces on every interface, including the one with
+    /// the known MAC.
     pub fn unseen_announcers(&self, ip: IpAddr, is_owner: impl Fn(&str) -> bool) -> Vec<&str> {
         let services = self.services_at(ip);
-        let mut said: Vec<_> = services
+        let mut named: Vec<_> = services
             .filter_map(|service| service.kube_vip_host.as_deref())
             .collect();
         if self.is_interface_restricted(ip) {
-            said.extend(self.announcers(ip));
+            named.extend(self.announcers(ip));
         }
-        said.retain(|node| !is_owner(node));
-        said.sort_unstable();
-        said.dedup();
-        said
+        named.retain(|node| !is_owner(node));
+        named.sort_unstable();
+        named.dedup();
+        named
     }
 
-    /// Whether an address may be announced through some network cards only.
+    /// Whether an address may be announced on certain interfaces only.
     fn is_interface_restricted(&self, ip: IpAddr) -> bool {
-        let Some(pool) = self.pool_of(ip).filter(|_| !self.on_some_cards.is_empty()) else {
+        let Some(pool) = self
+            .pool_of(ip)
+            .filter(|_| !self.restricted_advertisements.is_empty())
+        else {
             return false;
         };
         let mut advertisements = self.inventory.advertisements.iter();
@@ -448,20 +454,20 @@ impl ClusterSnapshot {
                 name: one.name.clone(),
             };
             one.kind == AdvertisementKind::L2
-                && self.on_some_cards.contains(&name)
+                && self.restricted_advertisements.contains(&name)
                 && one.advertises(pool)
         })
     }
 
-    /// The node that speaks for an address with one of these MACs, by kube-vip's word: for an address of DHCP it uses
-    /// a MAC of its own, which goes with the address from node to node.
+    /// The node that announces an address with one of these MACs, by kube-vip's annotation: for an address from DHCP it
+    /// uses a separate MAC, which moves with the address.
     pub fn reported_node(&self, ip: IpAddr, macs: &[MacAddr]) -> Option<&str> {
         self.services_at(ip)
             .filter(|service| service.kube_vip_mac.is_some_and(|mac| macs.contains(&mac)))
             .find_map(|service| service.kube_vip_host.as_deref())
     }
 
-    /// The nodes that MetalLB says announce an address.
+    /// The nodes that MetalLB names as announcers of an address.
     pub fn announcers(&self, ip: IpAddr) -> Vec<&str> {
         let services = self.services_at(ip);
         let numbers = services.filter_map(|service| self.by_service.get(&service.named));
@@ -475,12 +481,12 @@ impl ClusterSnapshot {
     }
 }
 
-/// Whether nothing says that a service is another controller's than MetalLB.
+/// Whether a service may belong to MetalLB: nothing shows that it belongs to another controller.
 pub(super) fn may_belong_to_metallb(service: &Service) -> bool {
     let class = service.class.as_deref();
     class.is_none_or(|class| class.contains("metallb"))
         && service.kube_vip_host.is_none()
-        && !service.by_cilium
+        && !service.is_cilium
 }
 
 /// A node of the cluster.
@@ -490,7 +496,7 @@ pub struct Node {
     pub name: String,
     /// Its addresses (`status.addresses` of type `InternalIP` and `ExternalIP`).
     pub addresses: Vec<IpAddr>,
-    /// Of its labels those that somebody selects by; `None` of those that it does not have.
+    /// Its labels that selectors use; the value is `None` for a label that it does not have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, Option<String>>,
 }
@@ -517,31 +523,43 @@ mod tests {
     }
 
     #[test]
-    fn metallbs_are_the_services_of_which_it_says_so_and_all_that_may_be_where_it_says_nothing() {
+    fn services_of_metallb_are_those_it_marks_or_all_candidates_without_marks() {
         let plain = || testing::service("shop/plain", &[IP]);
         let with = |change: &dyn Fn(&mut Service)| {
             let mut service = plain();
             change(&mut service);
             service
         };
-        let said = || with(&|service| service.allocated_from = Some("one".to_owned()));
+        let named = || with(&|service| service.allocated_from = Some("one".to_owned()));
         let class = |class: &str| with(&|service| service.class = Some(class.to_owned()));
         let kube_vips = with(&|service| service.kube_vip_host = Some("node-1".to_owned()));
-        let ciliums = with(&|service| service.by_cilium = true);
+        let ciliums = with(&|service| service.is_cilium = true);
         for (what, service, others, pools, expected) in [
-            ("said", said(), vec![], vec![], true),
+            ("said", named(), vec![], vec![], true),
             (
-                "said of another",
+                "another service is marked",
                 plain(),
-                vec![said()],
+                vec![named()],
                 vec![pool()],
                 false,
             ),
-            ("said of none", plain(), vec![], vec![pool()], true),
-            ("said of none, no pools", plain(), vec![], vec![], false),
-            ("its class", class("metallb"), vec![], vec![pool()], true),
+            ("no service is marked", plain(), vec![], vec![pool()], true),
             (
-                "a class",
+                "no service is marked, no pools",
+                plain(),
+                vec![],
+                vec![],
+                false,
+            ),
+            (
+                "MetalLB's class",
+                class("metallb"),
+                vec![],
+                vec![pool()],
+                true,
+            ),
+            (
+                "another class",
                 class("example.com/lb"),
                 vec![],
                 vec![pool()],
@@ -557,15 +575,15 @@ mod tests {
     }
 
     #[test]
-    fn who_may_speak_through_another_card_is_not_where_metallb_speaks_through_all() {
+    fn speaker_with_an_interface_list_is_expected_on_those_interfaces_only() {
         let ip: IpAddr = IP.parse().unwrap();
         let all = |spec| testing::metallb("L2Advertisement", "metallb-system/all", spec);
         let on_eth1 = || json!({"interfaces": ["eth1"]});
         let elsewhere = json!({"ipAddressPools": ["two"], "interfaces": ["eth1"]});
         for (what, advertisement, expected) in [
-            ("all cards", all(json!({})), &[][..]),
-            ("none named", all(json!({"interfaces": []})), &[]),
-            ("one named", all(on_eth1()), &["node-1"]),
+            ("all interfaces", all(json!({})), &[][..]),
+            ("empty interface list", all(json!({"interfaces": []})), &[]),
+            ("one interface", all(on_eth1()), &["node-1"]),
             ("of another pool", all(elsewhere), &[]),
             (
                 "by BGP",
@@ -590,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_said_to_announce_and_with_which_mac() {
+    fn announcers_and_macs_from_the_status() {
         let mac = MacAddr([2, 0, 0, 0, 0, 0x99]);
         let other = MacAddr([2, 0, 0, 0, 0, 1]);
         let ip: IpAddr = IP.parse().unwrap();
@@ -614,6 +632,10 @@ mod tests {
         assert_eq!(cluster.reported_node(ip, &[other]), None);
         assert_eq!(cluster.reported_node(elsewhere, &[mac]), None);
         cluster = self::cluster(vec![nameless], &[]);
-        assert_eq!(cluster.reported_node(ip, &[mac]), None, "on whichever node");
+        assert_eq!(
+            cluster.reported_node(ip, &[mac]),
+            None,
+            "the host is unknown"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests of the pure part have in common.
+//! Helpers for the unit tests of this crate and its users.
 
 #![allow(
     clippy::expect_used,
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::snapshot::{ClusterObjects, Freshness, Resource, ResourceState, Service};
 
-/// A moment of one day.
+/// A time on a fixed day.
 pub fn at(text: &str) -> Timestamp {
     format!("2026-11-20T{text}Z").parse().unwrap()
 }
@@ -33,7 +33,7 @@ pub fn named(text: &str) -> NamespacedName {
     }
 }
 
-/// A service that was made at ten, with these addresses.
+/// A service created at 10:00, with these addresses.
 pub fn service(name: &str, addresses: &[&str]) -> Service {
     Service {
         named: named(name),
@@ -50,7 +50,7 @@ pub fn pool(name: &str, spec: Value) -> Value {
     metallb("IPAddressPool", &format!("metallb-system/{name}"), spec)
 }
 
-/// An object of MetalLB's.
+/// An object of MetalLB.
 pub fn metallb(kind: &str, name: &str, spec: Value) -> Value {
     let NamespacedName { namespace, name } = named(name);
     json!({
@@ -61,7 +61,7 @@ pub fn metallb(kind: &str, name: &str, spec: Value) -> Value {
     })
 }
 
-/// Nothing, but it is known that there is nothing.
+/// An empty cluster whose resources are all current.
 pub fn objects() -> ClusterObjects {
     let freshness = Resource::ALL.iter();
     ClusterObjects {
@@ -72,16 +72,16 @@ pub fn objects() -> ClusterObjects {
     }
 }
 
-/// Known so.
-pub fn freshness_of(known: ResourceState) -> Freshness {
+/// A freshness with this state.
+pub fn freshness_of(state: ResourceState) -> Freshness {
     Freshness {
-        known,
-        heard: Some(at("12:00:00")),
+        state,
+        last_update: Some(at("12:00:00")),
         error: None,
     }
 }
 
-/// An address that is contested at a time, without owners.
+/// A `contested` finding without owners.
 pub fn contested(ip: &str, time: Timestamp) -> FindingRecord {
     FindingRecord {
         time,

@@ -1,6 +1,6 @@
-//! Which addresses of a cluster are to be expected on this host's segments: those that services have, that are on-link
-//! here, and that somebody announces on layer 2. What is announced by BGP only, or is another network's, nobody
-//! answers for here, and its silence means nothing.
+//! The addresses of a cluster that are expected on the segments of this host: addresses of services that are on-link
+//! here and announced on layer 2. Addresses that are announced by BGP only, or belong to another network, get no
+//! replies here, so their silence has no meaning.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -14,7 +14,7 @@ use probe_model::{
 
 use super::{ClusterSnapshot, Resource, Service, snapshot::ResourceState};
 
-/// Without these nothing can be concluded: what is not announced may only not be known yet.
+/// The resources that must have been listed before anything is concluded.
 const REQUIRED_RESOURCES: [Resource; 4] = [
     Resource::Services,
     Resource::IpAddressPools,
@@ -25,16 +25,16 @@ const REQUIRED_RESOURCES: [Resource; 4] = [
 /// Classes of load balancers that announce by BGP only.
 const BGP_CLASSES: [&str; 1] = ["io.cilium/bgp-control-plane"];
 
-/// How far the API server's clock may be behind this host's.
+/// The maximum time by which the clock of the API server may be behind the clock of this host.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
-/// Who may have been announcing an address since before this host listened. What the cluster's status says does not count:
-/// it may name the node before.
+/// Whether this host or a remote host may have announced an address since before `listens_since`. The status of the
+/// cluster is not used: it may name the previous node.
 fn announcer(cluster: &ClusterSnapshot, ip: IpAddr, listens_since: Timestamp) -> LocalAnnouncement {
     let since = listens_since
         .saturating_add(CLOCK_SKEW)
         .unwrap_or(Timestamp::MAX);
-    // Whoever took it since would have been heard to.
+    // A later takeover would have been observed.
     let is_new = |service: &Service| service.assigned.is_some_and(|assigned| assigned > since);
     if cluster.services_at(ip).all(is_new) {
         LocalAnnouncement::Elsewhere
@@ -43,25 +43,26 @@ fn announcer(cluster: &ClusterSnapshot, ip: IpAddr, listens_since: Timestamp) ->
     }
 }
 
-/// How much this node sees of the addresses that are announced on layer 2.
+/// How many of the addresses that are announced on layer 2 this node can observe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SegmentCoverage {
-    /// So many are on-link here.
-    pub here: usize,
-    /// None is, and there are some elsewhere.
-    pub is_blind: bool,
+    /// The number of addresses that are on-link here.
+    pub on_link: usize,
+    /// Whether none is on-link here although there are some elsewhere.
+    pub has_no_coverage: bool,
 }
 
-/// What there is to see, and how much of it is seen here.
+/// The expected addresses, and the coverage of this node.
 #[derive(Debug)]
 pub struct TrackedCoverage {
     /// The addresses that are expected here.
     pub expected: ExpectedAddresses,
-    /// How much that is.
-    pub sight: SegmentCoverage,
+    /// The coverage.
+    pub segment_coverage: SegmentCoverage,
 }
 
-/// What is expected on the networks of a host that listens since then; `None` while too little was read to say.
+/// Computes the expected addresses of a host that has observed the network since `listens_since`; `None` until all
+/// required resources were listed.
 pub fn compute_coverage(
     cluster: &ClusterSnapshot,
     on_link: &OnLinkNetworks,
@@ -74,45 +75,45 @@ pub fn compute_coverage(
     {
         return None;
     }
-    // What is in none of the pools that could be read may be in one that could not, and be announced by BGP.
+    // An address outside all readable pools may be in an unreadable one that is announced by BGP.
     let are_pools_whole = !cluster.has_invalid_objects(Resource::IpAddressPools);
     let mut announced = BTreeMap::new();
     let mut is_announced = |ip: IpAddr| {
         (are_pools_whole || cluster.pool_of(ip).is_some())
             && is_on_layer_2(cluster, ip, &mut announced)
     };
-    // Cheap, and of a cluster with many networks most are elsewhere.
-    let (here, elsewhere): (Vec<_>, Vec<_>) = cluster
+    // This check is cheap and excludes most addresses of a cluster with many networks.
+    let (local, elsewhere): (Vec<_>, Vec<_>) = cluster
         .addresses()
         .filter(IpAddr::is_ipv4)
         .partition(|&ip| on_link.keys(ip).next().is_some());
-    let here: Vec<_> = here.into_iter().filter(|&ip| is_announced(ip)).collect();
-    let sight = SegmentCoverage {
-        here: here.len(),
-        is_blind: here.is_empty() && elsewhere.into_iter().any(is_announced),
+    let local: Vec<_> = local.into_iter().filter(|&ip| is_announced(ip)).collect();
+    let segment_coverage = SegmentCoverage {
+        on_link: local.len(),
+        has_no_coverage: local.is_empty() && elsewhere.into_iter().any(is_announced),
     };
-    let expected = here.into_iter().flat_map(|ip| {
+    let expected = local.into_iter().flat_map(|ip| {
         let announcer = announcer(cluster, ip, listens_since);
         on_link.keys(ip).map(move |key| (key, announcer))
     });
     Some(TrackedCoverage {
         expected: expected.collect(),
-        sight,
+        segment_coverage,
     })
 }
 
-/// Whether the API server has said anything about it, be it that it says nothing.
+/// Whether the API server has responded about a resource, with objects or an error.
 fn was_requested(cluster: &ClusterSnapshot, resource: Resource) -> bool {
     let freshness = cluster.objects().freshness.get(&resource);
-    freshness.is_some_and(|freshness| freshness.known != ResourceState::NeverRead)
+    freshness.is_some_and(|freshness| freshness.state != ResourceState::NeverRead)
 }
 
 fn is_forbidden(cluster: &ClusterSnapshot, resource: Resource) -> bool {
     let freshness = cluster.objects().freshness.get(&resource);
-    freshness.is_some_and(|freshness| freshness.known == ResourceState::Forbidden)
+    freshness.is_some_and(|freshness| freshness.state == ResourceState::Forbidden)
 }
 
-/// How each pool is announced, by namespace and name: many services are from one.
+/// The announcement mode of each pool by namespace and name, computed once because many services share a pool.
 type Announcements = BTreeMap<(Option<String>, String), AnnouncementMode>;
 
 fn is_on_layer_2(cluster: &ClusterSnapshot, ip: IpAddr, announced: &mut Announcements) -> bool {
@@ -131,17 +132,17 @@ fn is_on_layer_2(cluster: &ClusterSnapshot, ip: IpAddr, announced: &mut Announce
                 .or_insert_with(|| announcement(cluster, cluster.announcement_of(pool)))
         });
     match how {
-        // Not MetalLB's: kube-vip, Cilium and others answer for what they hand out.
+        // Not managed by MetalLB: kube-vip, Cilium and others reply for the addresses that they assign.
         AnnouncementMode::Layer2 | AnnouncementMode::Unknown => true,
         AnnouncementMode::Bgp | AnnouncementMode::NotAnnounced => false,
     }
 }
 
-/// How an address is announced, as far as this host may know.
+/// The announcement mode of an address, as far as this host can determine it.
 fn announcement(cluster: &ClusterSnapshot, known: AnnouncementMode) -> AnnouncementMode {
     match known {
         AnnouncementMode::Layer2 | AnnouncementMode::Bgp => known,
-        // There may be an advertisement that cannot be read.
+        // An unreadable advertisement may exist.
         _ if !cluster.is_known(Resource::L2Advertisements) => AnnouncementMode::Unknown,
         _ => known,
     }
@@ -152,7 +153,7 @@ fn is_bgp_announced(service: &Service) -> bool {
     class.is_some_and(|class| BGP_CLASSES.contains(&class))
 }
 
-/// What is on-link through the interfaces that are watched and heard.
+/// The networks that are on-link through watched interfaces with a link.
 pub fn on_link(links: &Links, watched: &WatchedInterfaces) -> OnLinkNetworks {
     OnLinkNetworks::new(links, |ifindex| {
         let watched = watched.get(ifindex);

@@ -1,4 +1,4 @@
-//! How much of each pool is assigned: by the ends of its ranges, never address by address.
+//! The usage of each pool, computed on ranges instead of single addresses.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::snapshot::ClusterSnapshot;
 
 label_enum! {
-    /// The families of addresses: a pool with free IPv6 addresses may have no IPv4 address left.
+    /// An address family: a pool with free IPv6 addresses may have no free IPv4 address.
     pub enum AddressFamily {
         /// 32 bits.
         V4 = "ipv4",
@@ -19,27 +19,27 @@ label_enum! {
     }
 }
 
-/// How much of a pool's addresses of one family is assigned.
+/// The usage of one pool in one address family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolUsage {
-    /// Which pool.
+    /// The pool.
     pub pool: NamespacedName,
-    /// Which of its addresses.
+    /// The address family.
     pub family: AddressFamily,
-    /// How many it can hand out.
+    /// The number of assignable addresses.
     pub total: u128,
-    /// How many services have.
+    /// The number of addresses that services have.
     pub assigned: u128,
 }
 
 impl PoolUsage {
-    /// How many are left.
+    /// The number of free addresses.
     pub const fn free(&self) -> u128 {
         self.total.saturating_sub(self.assigned)
     }
 }
 
-/// What a pool is called.
+/// The namespace and name of a pool.
 pub fn name_of(pool: &Pool) -> NamespacedName {
     NamespacedName {
         namespace: pool.namespace.clone().unwrap_or_default(),
@@ -47,8 +47,8 @@ pub fn name_of(pool: &Pool) -> NamespacedName {
     }
 }
 
-/// How much of each pool is assigned, by the families that it has. An address that services share counts once; one that
-/// is in several pools counts for the one that it is from.
+/// Computes the usage of each pool, by address family. An address shared by services counts once; an address in several
+/// pools counts for its own pool.
 pub fn usage(cluster: &ClusterSnapshot) -> Vec<PoolUsage> {
     let mut assigned: HashMap<(NamespacedName, AddressFamily), u128> = HashMap::new();
     for ip in cluster.addresses() {
@@ -73,7 +73,7 @@ pub fn usage(cluster: &ClusterSnapshot) -> Vec<PoolUsage> {
         .filter_map(|(pool, of, family)| {
             let mut ranges = pool.ranges.iter();
             ranges.find(|range| range.interval.family() == of)?;
-            // As `probe pools check` and `probe pools free` count.
+            // The same count as `probe pools check` and `probe pools free`.
             let total = FamilyCounts::of_pool(pool).of_family(of);
             let pool = name_of(pool);
             let key = (pool, family);
@@ -96,7 +96,7 @@ mod tests {
     use crate::{ClusterObjects, testing};
 
     #[test]
-    fn what_is_assigned_is_counted_once_and_what_is_left_out_not_at_all() {
+    fn assigned_address_counts_once_and_excluded_addresses_do_not_count() {
         let cluster = ClusterSnapshot::from(ClusterObjects {
             services: vec![
                 testing::service("shop/a", &["192.0.2.1", "2001:db8::1"]),

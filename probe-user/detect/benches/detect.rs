@@ -9,11 +9,11 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use probe_detect::Detector;
 use probe_model::Timestamp;
-use support::{announcement, answer, at, detector, observe};
+use support::{announcement, at, detector, observe, reply_by};
 
 const BINDINGS: u32 = 100_000;
 
-/// From one binding to the next: no factor in common with their number, so that all have their turn, and far
+/// From one binding to the next: no factor in common with their number, so that each is used, and far
 /// enough that no cache foresees it.
 const STEP: u32 = 38_197;
 
@@ -36,10 +36,10 @@ fn main() {
     );
     bench(
         &mut criterion,
-        "two owners answer one request",
+        "two owners reply_by one request",
         |detector, number, now| {
-            observe(detector, answer(now, number, 0, now), &mut Vec::new());
-            observe(detector, answer(now, number, 1, now), &mut Vec::new());
+            observe(detector, reply_by(now, number, 0, now), &mut Vec::new());
+            observe(detector, reply_by(now, number, 1, now), &mut Vec::new());
         },
     );
     bench(
@@ -64,7 +64,7 @@ fn bench(
     name: &str,
     mut act: impl FnMut(&mut Detector, u32, Timestamp),
 ) {
-    let mut machine = detector(BINDINGS);
+    let mut detector = detector(BINDINGS);
     let mut number = 0;
     let mut now = at(BINDINGS);
     let mut group = criterion.benchmark_group("observe");
@@ -74,7 +74,7 @@ fn bench(
             // A full round takes ten seconds: what is due becomes due as it does at 10 000 changes a second.
             now = now + Duration::from_micros(100);
             number = (number + STEP) % BINDINGS;
-            act(&mut machine, number, now);
+            act(&mut detector, number, now);
         });
     });
 }

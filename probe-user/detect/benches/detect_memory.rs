@@ -10,37 +10,37 @@ mod support;
 
 use std::{fs, io};
 
-use support::{answer, at, detector, observe};
+use support::{at, detector, observe, reply_by};
 
 fn main() -> io::Result<()> {
     for bindings in [65_536, 1_000_000] {
         let before = resident()?;
-        let machine = detector(bindings);
+        let bench_detector = detector(bindings);
         let grown = resident()?.saturating_sub(before);
         println!(
             "{bindings} bindings: {} bytes each",
             grown / u64::from(bindings)
         );
-        drop(machine);
+        drop(bench_detector);
     }
 
     let conflicts = 100_000;
-    let mut machine = detector(conflicts);
+    let mut detector = detector(conflicts);
     let before = resident()?;
     let mut findings = Vec::new();
     for number in 0..conflicts {
-        let asked = at(conflicts + number);
+        let requested_at = at(conflicts + number);
         for owner in [0, 1] {
             observe(
-                &mut machine,
-                answer(asked, number, owner, asked),
+                &mut detector,
+                reply_by(requested_at, number, owner, requested_at),
                 &mut findings,
             );
         }
         findings.clear();
     }
     let grown = resident()?.saturating_sub(before);
-    let open = machine.statistics().open_conflicts;
+    let open = detector.statistics().open_conflicts;
     println!(
         "{open} open conflicts: {} bytes each, beyond the binding",
         grown / u64::from(conflicts)

@@ -1,4 +1,4 @@
-//! Frames that make no valid claim: one report for each sender and sort, then only counts for a while.
+//! Frames without a valid claim: one report for each sender and reason, then only counts for a while.
 
 use probe_common::wire::MacAddr;
 use probe_model::{BogusReason, Segment, Timestamp};
@@ -8,7 +8,7 @@ use super::{BogusFrame, DetectConfig, recent::RecentMap};
 /// How many senders are remembered.
 const MAX_SENDERS: usize = 4096;
 
-/// The senders of bogus frames that were reported lately, and how many frames were held back since.
+/// The senders of bogus frames that were reported lately, with the number of frames suppressed since.
 #[derive(Debug, Default)]
 pub(super) struct BogusSenders(RecentMap<(Segment, MacAddr, BogusReason), u64, MAX_SENDERS>);
 
@@ -23,12 +23,12 @@ impl BogusSenders {
     ) -> Option<u64> {
         let key = (segment, frame.eth_src, frame.reason);
         let mut suppressed = 0;
-        if let Some((told, since_told)) = self.0.get_mut(&key) {
-            if at.since(*told) < config.bogus_interval {
-                *since_told += 1;
+        if let Some((reported, suppressed_since)) = self.0.get_mut(&key) {
+            if at.since(*reported) < config.bogus_interval {
+                *suppressed_since += 1;
                 return None;
             }
-            suppressed = *since_told;
+            suppressed = *suppressed_since;
         }
         self.0.insert(key, at, 0);
         Some(suppressed)

@@ -1,4 +1,4 @@
-//! Every number and rule that detection goes by, with its default.
+//! The settings of detection, with their defaults.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -6,19 +6,19 @@ use ipnet::IpNet;
 use probe_common::wire::MacAddr;
 use probe_model::{MacPattern, Timestamp};
 
-/// How detection judges. [`DetectConfig::default`] is what the documentation describes.
+/// The settings of detection. The documentation describes [`DetectConfig::default`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetectConfig {
-    /// How long the owner before must keep silent until an address has moved. Default 10 s: longer than the
+    /// How long the previous owner must send no claim until an address has moved. Default 10 s: longer than the
     /// bursts of MetalLB and keepalived, and RFC 5227's `DEFEND_INTERVAL`.
     pub settle: Duration,
     /// How long after a takeover claims by earlier owners mean nothing. Default 1 s: in a clean handover
-    /// the outgoing speaker still answers the incoming one's announcement.
+    /// the outgoing speaker still replies to the incoming one's announcement.
     pub takeover_grace: Duration,
     /// How long a speaker that starts announces addresses of others. Default 100 ms: MetalLB's speakers announce every
     /// service until they have joined their peers, for up to 60 ms.
     pub start_up_window: Duration,
-    /// How long after a request an answer to it counts. Default 1 s.
+    /// How long after a request a reply to it counts. Default 1 s.
     pub reply_window: Duration,
     /// Alternation: this many returns, each followed by a claim of another owner… Default 2: both owners have claimed
     /// the address again.
@@ -29,43 +29,42 @@ pub struct DetectConfig {
     pub slow_alternation_returns: usize,
     /// …in this time. Default 180 s, from the same sources.
     pub slow_alternation_window: Duration,
-    /// How long this host has to let go of an address that a stranger claims. Default 1 s.
+    /// How long this host has to release an address that another host claims. Default 1 s.
     pub local_grace: Duration,
     /// How long a conflict is without evidence until its resolution is looked for, and how long a contested
     /// address is calm until the next sign is a new episode. Default 60 s.
     pub quiet_after: Duration,
-    /// Not less than this between the two rounds of asking for a resolution. Default 1 s.
+    /// The least time between the two rounds of probes for a resolution. Default 1 s.
     pub resolution_gap: Duration,
-    /// How long nobody else than one owner has claimed the address until a quiet conflict ends. Default
-    /// 10 min.
+    /// How long only one owner has claimed the address until a quiet conflict expires. Default 10 min.
     pub expire_after: Duration,
-    /// The windows in which a pending move is asked about, counted from the takeover. Default 1–2 s and
+    /// The windows in which the owners of a pending move are probed, counted from the takeover. Default 1–2 s and
     /// 3–4 s: not earlier, because a clean handover overlaps.
     pub confirmation: [(Duration, Duration); 2],
-    /// Whether there is somebody who asks. Default no: then nothing is asked for, and a conflict without
+    /// Whether probes can be sent. Default no: then none is requested, and a conflict without
     /// evidence becomes quiet.
     pub can_probe: bool,
-    /// How long after a newcomer's ARP probe an answer denies it the address. Default 1 s.
+    /// How long after an unknown host's ARP probe a reply denies it the address. Default 1 s.
     pub probe_denied_window: Duration,
     /// How often one address is reported as denied to one prober. Default once an hour.
     pub probe_denied_interval: Duration,
-    /// How often a sender's bogus frames of one sort are reported. Default once in 10 min.
+    /// How often a sender's bogus frames of one reason are reported. Default once in 10 min.
     pub bogus_interval: Duration,
-    /// How long nobody claims a tracked address until it is silent. Default never: an address that nobody
-    /// asks for is not dead, so this wants somebody who asks.
+    /// How long a tracked address is not claimed until it is silent. Default never: an address may be unused, so
+    /// this needs requests or probes for it.
     pub silent_after: Option<Duration>,
     /// How many MACs a binding remembers, at least 2. Default 8.
     pub max_macs: usize,
     /// How many bindings are remembered, at least 1. Default 65 536, a whole /16.
     pub max_bindings: usize,
-    /// The MACs that first-hop redundancy protocols share between machines. Default
+    /// The MACs that first-hop redundancy protocols share between hosts. Default
     /// [`MacPattern::VIRTUAL_ROUTERS`].
     pub virtual_routers: Vec<MacPattern>,
-    /// Sets of MACs that are one machine. Sets that share a MAC are one set. Default none.
+    /// Sets of MACs that are one host. Sets that share a MAC are one set. Default none.
     pub same_owner: Vec<Vec<MacAddr>>,
     /// Disputes that are known to be fine. Default none.
     pub ignore: Vec<IgnoreRule>,
-    /// The addresses that matter, beyond gateways and this host's own. Default none.
+    /// The tracked networks, beyond gateways and this host's own addresses. Default none.
     pub tracked: Vec<IpNet>,
 }
 
@@ -111,11 +110,11 @@ impl DetectConfig {
 /// Addresses whose disputes are counted, not reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IgnoreRule {
-    /// Which.
+    /// The addresses.
     pub network: IpNet,
-    /// Why, for those who read the configuration later.
+    /// The reason, for later readers of the configuration.
     pub reason: String,
-    /// Until when; `None` is for ever.
+    /// The end; `None` if there is none.
     pub expires: Option<Timestamp>,
 }
 

@@ -1,4 +1,4 @@
-//! The machine: what goes in, what comes out.
+//! The detector: its inputs and outputs.
 
 mod reconfigure;
 
@@ -30,7 +30,7 @@ use crate::view::{binding_view, conflict_view};
 /// Observations may be this much out of order. An earlier one means that the clock was set back.
 const OUT_OF_ORDER: Duration = Duration::from_secs(1);
 
-/// The detection state machine. See the [module](super) for what it decides.
+/// The detection state machine. See the [module](super) for its rules.
 #[derive(Debug)]
 pub struct Detector {
     environment: DetectorEnvironment,
@@ -39,12 +39,12 @@ pub struct Detector {
     probes: ProbeHistory,
     local_replies: LocalReplies,
     bogus_senders: BogusSenders,
-    /// How often it was told which addresses matter.
+    /// How often the facts, the expected addresses or the configuration were replaced.
     reported_count: u64,
 }
 
 impl Detector {
-    /// A machine that has seen nothing.
+    /// A detector without observations.
     pub fn new(config: DetectConfig) -> Self {
         let rules = OwnerRules::new(config);
         Self {
@@ -61,17 +61,17 @@ impl Detector {
         }
     }
 
-    /// Takes one frame and appends what follows from it to `findings`. What became due before it is judged
-    /// first, so that a run over a capture needs no ticks, and live ones change nothing but the delay.
+    /// Processes one frame and appends its findings to `findings`. Deadlines before it are processed first, so a run over
+    /// a capture needs no ticks, and live ticks only reduce the delay.
     pub fn observe(&mut self, observation: &Observation, findings: &mut Vec<Finding>) {
         self.handle_clock_step(observation.at);
         self.state.statistics.observations += 1;
         let (at, segment) = (observation.at, observation.segment);
         match &observation.body {
             ObservationBody::Claim(claim) => {
-                self.carried_claim(claim, at, segment, findings);
+                self.process_carried_claim(claim, at, segment, findings);
                 self.advance(at, findings);
-                self.observe_carried_claim(claim, at, segment, findings);
+                self.process_claim(claim, at, segment, findings);
                 if observation.direction == Direction::Egress {
                     self.compare_local_replies(claim, at, segment, findings);
                 }
@@ -88,13 +88,13 @@ impl Detector {
         self.advance(at, findings);
     }
 
-    /// Judges what became due until `now` without a frame.
+    /// Processes the deadlines until `now`.
     pub fn tick(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
         self.handle_clock_step(now);
         self.advance(now, findings);
     }
 
-    /// Replaces what is known beyond the frames.
+    /// Replaces the host facts.
     pub fn learn(&mut self, facts: HostFacts, at: Timestamp, findings: &mut Vec<Finding>) {
         self.handle_clock_step(at);
         self.advance(at, findings);
@@ -127,9 +127,9 @@ impl Detector {
         self.advance(at, findings);
     }
 
-    /// Replaces the single addresses that matter and are expected to be there: those of a cluster's services. Their
-    /// silence counts from when they are first among them. What is known of one that is no longer stays, its open
-    /// conflict too.
+    /// Replaces the single tracked addresses that are expected to have an owner: those of a cluster's services. Their
+    /// silence counts from when they are first among them. The state of one that is no longer among them stays, its
+    /// open conflict too.
     pub fn set_expected(
         &mut self,
         expected: Arc<ExpectedAddresses>,
@@ -161,8 +161,8 @@ impl Detector {
         self.environment.facts.is_expected(key)
     }
 
-    /// Sees that there is a binding of every address that is awaited, so that its silence can be told. An open
-    /// conflict on one that did not matter before is told again.
+    /// Inserts a binding for each expected address, so that its silence can be reported. An open conflict of one that
+    /// was not tracked before is reported again.
     fn expect_all(&mut self, at: Timestamp, findings: &mut Vec<Finding>) {
         for key in self.environment.facts.expected_keys() {
             let Some(slot) = self.table.find(&key) else {
@@ -182,13 +182,13 @@ impl Detector {
                     ..context
                 },
             };
-            let mut turn = BindingTransition {
+            let mut transition = BindingTransition {
                 at,
                 context,
                 state: &mut self.state,
                 findings,
             };
-            entry.binding.reconsider(&change, &mut turn);
+            entry.binding.reconsider(&change, &mut transition);
             self.refresh(slot);
         }
     }
@@ -203,80 +203,80 @@ impl Detector {
         }
     }
 
-    /// Takes the outcome of one round of asking: the MACs that answered, perhaps none. The answers
-    /// themselves are frames and are to be observed first.
+    /// Takes the outcome of one round of probes: the MACs that replied, perhaps none. The replies themselves are frames
+    /// and have to be observed first.
     pub fn record_replies(
         &mut self,
-        ask: &ProbeRequest,
+        probe_request: &ProbeRequest,
         at: Timestamp,
-        answered_by: &[MacAddr],
+        replied_by: &[MacAddr],
         findings: &mut Vec<Finding>,
     ) {
-        self.emit_findings(ask, at, findings, |binding, turn| {
-            binding.record_replies(ask, answered_by, turn);
+        self.emit_findings(probe_request, at, findings, |binding, transition| {
+            binding.record_replies(probe_request, replied_by, transition);
         });
     }
 
-    /// Takes that a round of asking will not be: somebody else asks, or it cannot be asked from here.
+    /// Takes that a round of probes is not sent: another agent sends it, or it cannot be sent from here.
     pub fn record_not_probed(
         &mut self,
-        ask: &ProbeRequest,
+        probe_request: &ProbeRequest,
         at: Timestamp,
         findings: &mut Vec<Finding>,
     ) {
-        self.emit_findings(ask, at, findings, |binding, turn| {
-            binding.record_not_probed(ask, turn);
+        self.emit_findings(probe_request, at, findings, |binding, transition| {
+            binding.record_not_probed(probe_request, transition);
         });
     }
 
-    /// Tells the binding that an ask was about what became of it.
+    /// Passes the outcome of a probe request to its binding.
     fn emit_findings(
         &mut self,
-        ask: &ProbeRequest,
+        probe_request: &ProbeRequest,
         at: Timestamp,
         findings: &mut Vec<Finding>,
-        news: impl FnOnce(&mut Binding, &mut BindingTransition),
+        apply: impl FnOnce(&mut Binding, &mut BindingTransition),
     ) {
         self.handle_clock_step(at);
         self.advance(at, findings);
-        let Some(slot) = self.table.find(&ask.key) else {
+        let Some(slot) = self.table.find(&probe_request.key) else {
             return;
         };
         let Some(entry) = self.table.get_mut(slot) else {
             return;
         };
-        let mut turn = BindingTransition {
+        let mut transition = BindingTransition {
             at,
             context: self.environment.context(entry.key, entry.tracked),
             state: &mut self.state,
             findings,
         };
-        news(&mut entry.binding, &mut turn);
+        apply(&mut entry.binding, &mut transition);
         self.refresh(slot);
         self.advance(at, findings);
     }
 
-    /// Makes a binding of an address that matters, before anybody claims it: so that its silence can be told.
+    /// Inserts a binding for a tracked address before its first claim, so that its silence can be reported.
     pub fn expect(&mut self, key: BindingKey, at: Timestamp) {
         if self.table.find(&key).is_none() && self.environment.is_tracked(&key) {
             self.entry_or_insert(key, at);
         }
     }
 
-    /// The networks whose addresses matter, as the configuration and the facts have them.
+    /// The tracked networks of the configuration and the facts.
     pub fn tracked_networks(&self) -> impl Iterator<Item = &IpNet> {
         let configured = self.environment.rules.config.tracked.iter();
         configured.chain(self.environment.facts.tracked_networks())
     }
 
-    /// A number that is another one when [`Self::tracked_keys`], [`Self::is_expected`] or [`Self::tracked_networks`] may
-    /// say something else than before.
+    /// A number that changes when [`Self::tracked_keys`], [`Self::is_expected`] or [`Self::tracked_networks`] may
+    /// return something else than before.
     pub const fn tracked_generation(&self) -> u64 {
         // Neither ever falls.
         self.table.tracked_changes() + self.reported_count
     }
 
-    /// The addresses that matter: those remembered, and this host's own. In no particular order, some twice.
+    /// The tracked addresses: those remembered, and this host's own. In no particular order, some twice.
     pub fn tracked_keys(&self) -> impl Iterator<Item = BindingKey> {
         let tracked = self
             .table
@@ -293,7 +293,7 @@ impl Detector {
         })
     }
 
-    /// Forgets that an address is silent: nobody has looked for long.
+    /// Forgets that an address is silent, because it was not probed for long.
     pub fn withdraw_silence(&mut self, key: &BindingKey) {
         let slot = self.table.find(key);
         if let Some(entry) = slot.and_then(|slot| self.table.get_mut(slot)) {
@@ -304,8 +304,7 @@ impl Detector {
         }
     }
 
-    /// An address of another station on a segment, of which somebody has claimed an address last: who would
-    /// answer there, if anybody.
+    /// The address on a segment that another host claimed last: the one most likely to reply to a probe.
     pub fn reference_address(&self, segment: Segment, except: IpAddr) -> Option<BindingKey> {
         let elsewhere = |entry: &&BindingEntry| {
             let context = self.environment.context(entry.key, entry.tracked);
@@ -322,27 +321,27 @@ impl Detector {
         claimed.max().map(|(_, key)| key)
     }
 
-    /// When to tick next; before that a tick does nothing. It may turn out that nothing is due yet.
+    /// When to tick next; before that a tick does nothing. At that time, perhaps nothing is due.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.table.next_deadline()
     }
 
-    /// Fetches what is to be asked. Without [`DetectConfig::can_probe`] it is always empty.
+    /// Takes the probe requests. Without [`DetectConfig::can_probe`] there are none.
     pub fn take_probe_requests(&mut self) -> Vec<ProbeRequest> {
         std::mem::take(&mut self.state.probe_requests)
     }
 
-    /// Whether the answer to an ask would still be of use.
-    pub fn is_wanted(&self, ask: &ProbeRequest) -> bool {
-        // Its answer may be the first that is heard of the address.
-        let unknown = ask.purpose == ProbePurpose::Periodic;
-        self.entry(&ask.key).map_or(unknown, |entry| {
+    /// Whether the replies to a probe request are still of use.
+    pub fn is_wanted(&self, probe_request: &ProbeRequest) -> bool {
+        // Its reply may be the first claim of the address.
+        let unknown = probe_request.purpose == ProbePurpose::Periodic;
+        self.entry(&probe_request.key).map_or(unknown, |entry| {
             let context = self.environment.context(entry.key, entry.tracked);
-            entry.binding.is_wanted(ask, &context)
+            entry.binding.is_wanted(probe_request, &context)
         })
     }
 
-    /// Until when an ARP probe for the address would make a booting host believe that it has a rival (RFC 5227
+    /// Until when an ARP probe for the address would make a booting host believe that its address is used (RFC 5227
     /// section 2.1.1); `None` if no host is booting with it.
     pub fn quiet_until(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
         self.probes.get(key)?.quiet_until(now)
@@ -353,29 +352,34 @@ impl Detector {
         self.entry(key).map(|entry| self.view(entry))
     }
 
-    /// The MACs of an address's owner, none where nobody has claimed it; `None` while that is in dispute.
+    /// The MACs of an address's owner, none if it was never claimed; `None` in a conflict.
     pub fn owner_macs(&self, key: &BindingKey) -> Option<SmallVec<[MacAddr; 2]>> {
         let Some(entry) = self.entry(key) else {
             return Some(SmallVec::new());
         };
         let context = self.environment.context(entry.key, entry.tracked);
-        let holder = || entry.binding.current(&context).map(|holder| holder.macs);
+        let current_owner = || {
+            entry
+                .binding
+                .current(&context)
+                .map(|current_owner| current_owner.macs)
+        };
         let is_settled = entry.binding.conflict().is_none();
-        is_settled.then(|| holder().unwrap_or_default())
+        is_settled.then(|| current_owner().unwrap_or_default())
     }
 
-    /// The bindings with an open conflict, ignored ones included, in a stable order that means nothing.
+    /// The bindings with an open conflict, ignored ones included, in a stable order without meaning.
     pub fn open_conflicts(&self) -> impl Iterator<Item = BindingView> {
         self.table.conflicts().map(|entry| self.view(entry))
     }
 
-    /// The bindings with a takeover that is neither a move nor a conflict yet, in a stable order that means nothing.
+    /// The bindings with a takeover that is neither a move nor a conflict yet, in a stable order without meaning.
     pub fn pending_takeovers(&self) -> impl Iterator<Item = BindingView> {
         let views = self.table.iter().map(|entry| self.view(entry));
         views.filter(|view| view.takeover.is_some())
     }
 
-    /// A part of a group of addresses, at most so many, in a stable order that means nothing.
+    /// A part of a group of addresses, at most so many, in a stable order without meaning.
     pub fn page(&self, group: AddressGroup, from: TableCursor, most: usize) -> BindingPage {
         let mut page = BindingPage::default();
         for (slot, entry) in self.table.group(group, from).take(most) {
@@ -400,7 +404,7 @@ impl Detector {
         (views, next)
     }
 
-    /// Whether the address matters.
+    /// Whether the address is tracked.
     pub fn is_tracked(&self, key: &BindingKey) -> bool {
         self.environment.is_tracked(key)
     }
@@ -425,7 +429,7 @@ impl Detector {
         self.state.processed_deadlines
     }
 
-    /// What it goes by.
+    /// The configuration.
     pub const fn config(&self) -> &DetectConfig {
         &self.environment.rules.config
     }
@@ -446,7 +450,7 @@ impl Detector {
             key: entry.key,
             tracked: entry.tracked,
             ignored: context.rules.config.ignored(entry.key.ip, now).is_some(),
-            holder: binding.current(&context),
+            current_owner: binding.current(&context),
             silent: binding.is_silent(&context),
             rate_limited: binding.is_rate_limited(&context, now),
             stale_announcement: binding.has_stale_announcement(),
@@ -458,8 +462,8 @@ impl Detector {
         }
     }
 
-    /// Judges, in the order of time, everything that became due until `now`. Every input ends with it too:
-    /// what it changes can be long due, as the expiry of a conflict whose owners turn out to be one.
+    /// Processes the deadlines until `now` in the order of time. Every input ends with it too, because it can create
+    /// deadlines in the past, such as the expiry of a conflict whose owners are one.
     fn advance(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
         while let Some((due, slot)) = self.table.pop_due(now) {
             // A claim that a later one carries may be hours old and leave deadlines in the past. They are processed
@@ -482,8 +486,8 @@ impl Detector {
         self.state.now = self.state.now.max(now);
     }
 
-    /// Notices that the clock was set back. Nothing that is remembered lies in the future then: what was to
-    /// take a minute takes no more than that from now.
+    /// Detects that the clock was set back, and moves remembered times in the future to the present: what was to take a
+    /// minute takes no more than that from now.
     fn handle_clock_step(&mut self, now: Timestamp) {
         if now + OUT_OF_ORDER >= self.state.now {
             return;
@@ -502,8 +506,8 @@ impl Detector {
         }
     }
 
-    /// The claim that an observed one carries is a claim of its own, and an earlier one.
-    fn carried_claim(
+    /// Processes the earlier claim that an observed one carries.
+    fn process_carried_claim(
         &mut self,
         claim: &Claim,
         at: Timestamp,
@@ -524,7 +528,7 @@ impl Detector {
         }
     }
 
-    fn observe_carried_claim(
+    fn process_claim(
         &mut self,
         claim: &Claim,
         at: Timestamp,
@@ -543,15 +547,15 @@ impl Detector {
             self.observe_bogus(&frame, at, segment, findings);
             return;
         }
-        let heard = ObservedClaim::new_claim(claim, at, &self.environment);
-        let Some(slot) = self.observe_claim(key, &heard, findings) else {
+        let observed = ObservedClaim::new_claim(claim, at, &self.environment);
+        let Some(slot) = self.observe_claim(key, &observed, findings) else {
             self.state.statistics.rejected_claims += 1;
             return;
         };
         let Some(entry) = self.table.get_mut(slot) else {
             return;
         };
-        let mut turn = BindingTransition {
+        let mut transition = BindingTransition {
             at,
             context: self.environment.context(key, entry.tracked),
             state: &mut self.state,
@@ -560,15 +564,17 @@ impl Detector {
         if claim.rate_limited {
             entry.binding.record_rate_limit(at);
         }
-        entry.binding.check_source(claim, &mut turn);
+        entry.binding.check_source(claim, &mut transition);
         if let Some(prober) = claim.reply.filter(|reply| reply.to_probe) {
-            let (prober, config) = (prober.asker, &self.environment.rules.config);
+            let (prober, config) = (prober.requester, &self.environment.rules.config);
             match self.probes.record_reply(key, prober, claim.mac, at, config) {
                 ProbeDenial::None => {}
-                ProbeDenial::AlreadyReported => turn.suppress(FindingKind::ProbeDenied),
-                ProbeDenial::Denied { asked } => {
-                    let denial = entry.binding.denial(claim.mac, prober, asked, &turn);
-                    turn.report(denial);
+                ProbeDenial::AlreadyReported => transition.suppress(FindingKind::ProbeDenied),
+                ProbeDenial::Denied { requested_at } => {
+                    let denial = entry
+                        .binding
+                        .denial(claim.mac, prober, requested_at, &transition);
+                    transition.report(denial);
                 }
             }
         }
@@ -596,7 +602,7 @@ impl Detector {
         };
         let Some(earlier) = self
             .local_replies
-            .record(claim.ip, reply.asker, latest, window)
+            .record(claim.ip, reply.requester, latest, window)
         else {
             return;
         };
@@ -621,26 +627,26 @@ impl Detector {
         self.observe_claim(key, &other, findings);
     }
 
-    /// Lets a binding hear a claim, and says which; `None` if there is no room for it.
+    /// Passes a claim to its binding and returns the slot; `None` if the table has no room.
     fn observe_claim(
         &mut self,
         key: BindingKey,
-        heard: &ObservedClaim,
+        observed: &ObservedClaim,
         findings: &mut Vec<Finding>,
     ) -> Option<BindingSlot> {
         let slot = self
             .table
             .find(&key)
-            .or_else(|| self.entry_or_insert(key, heard.at))?;
+            .or_else(|| self.entry_or_insert(key, observed.at))?;
         let entry = self.table.get_mut(slot)?;
         let context = self.environment.context(key, entry.tracked);
-        let mut turn = BindingTransition {
-            at: heard.at,
+        let mut transition = BindingTransition {
+            at: observed.at,
             context,
             state: &mut self.state,
             findings,
         };
-        entry.binding.observe_claim(heard, &mut turn);
+        entry.binding.observe_claim(observed, &mut transition);
         let due = entry.binding.next_deadline(&context);
         self.table.update(slot, due);
         Some(slot)
@@ -655,11 +661,11 @@ impl Detector {
                 entry.binding.record_request(at);
             }
         }
-        let newcomer = !probe.has_sender_ip
+        let is_unknown_host = !probe.has_sender_ip
             && !self.environment.facts.is_local(probe.prober)
-            && !self.state.holders.holds_any(segment, probe.prober)
+            && !self.state.claimed_addresses.has_any(segment, probe.prober)
             && !self.is_router_address(&key);
-        if newcomer && !probe.unicast {
+        if is_unknown_host && !probe.unicast {
             self.probes.record_probe(key, probe.prober, at);
         }
     }
@@ -686,7 +692,7 @@ impl Detector {
             ip: frame.ip,
         };
         let context = self.environment.context(key, false);
-        let mut turn = BindingTransition {
+        let mut transition = BindingTransition {
             at,
             context,
             state: &mut self.state,
@@ -696,24 +702,24 @@ impl Detector {
             .bogus_senders
             .report(segment, frame, at, &context.rules.config);
         let Some(suppressed) = suppressed else {
-            turn.suppress(FindingKind::BogusClaim);
+            transition.suppress(FindingKind::BogusClaim);
             return;
         };
-        let mut finding = turn.finding(FindingKind::BogusClaim, at);
+        let mut finding = transition.finding(FindingKind::BogusClaim, at);
         finding.owners = vec![host_owner(OwnerRole::Sender, frame.eth_src, at, &context)];
         finding.counts.suppressed = suppressed;
         finding.bogus = Some(frame.reason);
-        turn.report(finding);
+        transition.report(finding);
     }
 
-    /// Makes a binding; `None` if there is no room that may be made.
+    /// Inserts a binding; `None` if no other one may be evicted for it.
     fn entry_or_insert(&mut self, key: BindingKey, at: Timestamp) -> Option<BindingSlot> {
         self.evict_surplus();
         let tracked = self.environment.is_tracked(&key);
         let (slot, evicted) = self.table.insert(key, tracked, Binding::new(at))?;
         if let Some(evicted) = evicted {
             self.state.statistics.evicted_bindings += 1;
-            self.remove_holders(&evicted);
+            self.remove_claimed_addresses(&evicted);
         }
         self.refresh(slot);
         Some(slot)
@@ -721,18 +727,18 @@ impl Detector {
 
     fn forget(&mut self, slot: BindingSlot) {
         if let Some(entry) = self.table.remove(slot) {
-            self.remove_holders(&entry);
+            self.remove_claimed_addresses(&entry);
         }
     }
 
-    /// A binding is gone, and with it what its claimants held.
-    fn remove_holders(&mut self, entry: &BindingEntry) {
+    /// Removes the address of an evicted binding from those of its claimants.
+    fn remove_claimed_addresses(&mut self, entry: &BindingEntry) {
         for mac in entry.binding.macs() {
-            self.state.holders.remove(entry.key, mac);
+            self.state.claimed_addresses.remove(entry.key, mac);
         }
     }
 
-    /// Brings the table up to date after a change to a binding.
+    /// Updates the table after a change to a binding.
     fn refresh(&mut self, slot: BindingSlot) {
         let Some(entry) = self.table.get(slot) else {
             return;

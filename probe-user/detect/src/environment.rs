@@ -1,4 +1,4 @@
-//! What is given: by the configuration, and by what the host knows.
+//! The configuration and the host facts.
 
 use probe_model::BindingKey;
 
@@ -8,7 +8,7 @@ use super::{
     transition::BindingContext,
 };
 
-/// What is given.
+/// The configuration and the host facts.
 #[derive(Debug)]
 pub(super) struct DetectorEnvironment {
     pub rules: OwnerRules,
@@ -16,7 +16,7 @@ pub(super) struct DetectorEnvironment {
 }
 
 impl DetectorEnvironment {
-    /// The surroundings of one binding.
+    /// The context of one binding.
     pub fn context(&self, key: BindingKey, tracked: bool) -> BindingContext<'_> {
         BindingContext {
             rules: &self.rules,
@@ -27,7 +27,7 @@ impl DetectorEnvironment {
         }
     }
 
-    /// Whether the address matters.
+    /// Whether the address is tracked.
     pub fn is_tracked(&self, key: &BindingKey) -> bool {
         covers(&self.rules.config.tracked, key.ip) || self.facts.is_tracked(key)
     }

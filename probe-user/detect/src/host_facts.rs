@@ -1,4 +1,4 @@
-//! What the host and the cluster know that no frame says. Told as a whole whenever something changes.
+//! Facts about the host and the cluster that no frame contains. They are replaced as a whole at each change.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,11 +11,11 @@ use ipnet::IpNet;
 use probe_common::wire::MacAddr;
 use probe_model::{BindingKey, Timestamp};
 
-/// Single addresses that matter and are expected to be there, and who may be announcing them unheard.
+/// Single tracked addresses that are expected to have an owner, and whether a speaker may announce them unobserved.
 pub type ExpectedAddresses = HashMap<BindingKey, LocalAnnouncement>;
 
-/// Who may have been announcing an address since before anything was heard. A load balancer's speaker says so when it
-/// takes an address, and from then on only answers; and what runs on this host does not answer this host.
+/// Where a speaker may have announced an address before the first observation. A load balancer's speaker announces an
+/// address when it takes it, and only replies from then on; a speaker on this host does not reply to this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalAnnouncement {
     /// Perhaps one on this host.
@@ -24,24 +24,24 @@ pub enum LocalAnnouncement {
     Elsewhere,
 }
 
-/// What is known beyond the frames.
+/// Facts about the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
-    /// The addresses that this host holds, and the MAC it holds each with. An address on a VLAN child,
+    /// The addresses of this host, each with its MAC. An address on a VLAN child,
     /// bridge or macvlan belongs to the segment of its parent or port; those on loopback, dummy,
     /// kube-ipvs0 and any NOARP link do not belong here: IPVS nodes have every service address there.
     pub addresses: HashMap<BindingKey, MacAddr>,
     /// Every MAC of this host.
     pub macs: HashSet<MacAddr>,
-    /// The broadcast addresses of the connected networks: nobody can own one.
+    /// The broadcast addresses of the connected networks: they have no owner.
     pub broadcasts: HashSet<BindingKey>,
     /// The gateways: tracked, and expected to be there, so that their silence counts from the start.
     pub gateways: HashSet<BindingKey>,
-    /// Networks whose addresses matter, beyond those of the configuration: a cluster's pools.
+    /// Tracked networks beyond those of the configuration: a cluster's pools.
     pub tracked: Vec<IpNet>,
 }
 
-/// The facts as detection keeps them: with the time since when each address is held.
+/// The facts with the time since when this host has each address.
 #[derive(Debug, Default)]
 pub(super) struct HostState {
     facts: HostFacts,
@@ -52,14 +52,14 @@ pub(super) struct HostState {
 /// An address of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LocalAddress {
-    /// The MAC that it is held with.
+    /// Its MAC.
     pub mac: MacAddr,
-    /// Since when, as far as detection was told.
+    /// Since when this host has it, as far as detection knows.
     pub since: Timestamp,
 }
 
 impl HostState {
-    /// Replaces everything. What was held before and still is keeps its time.
+    /// Replaces everything. An address that this host had before keeps its time.
     pub fn replace(&mut self, facts: HostFacts, at: Timestamp) {
         let before = std::mem::take(&mut self.local_since);
         self.local_since = facts
@@ -82,12 +82,12 @@ impl HostState {
         self.expected.contains_key(key)
     }
 
-    /// Whether a speaker on this host may have been announcing the address since before anything was heard.
+    /// Whether a speaker on this host may have announced the address before the first observation.
     pub fn may_be_announced_locally(&self, key: &BindingKey) -> bool {
         self.expected.get(key) == Some(&LocalAnnouncement::PossiblyLocal)
     }
 
-    /// No fact lies in the future: called when the clock was set back to `now`.
+    /// Moves times in the future to `now`, to which the clock was set back.
     pub fn forget_future(&mut self, now: Timestamp) {
         for since in self.local_since.values_mut() {
             *since = now.min(*since);
@@ -99,7 +99,7 @@ impl HostState {
         self.facts.macs.contains(&mac)
     }
 
-    /// Whether this host holds the address.
+    /// The address of this host, if it has it.
     pub fn local_address(&self, key: &BindingKey) -> Option<LocalAddress> {
         let mac = *self.facts.addresses.get(key)?;
         let since = *self.local_since.get(key)?;
@@ -116,7 +116,7 @@ impl HostState {
         self.facts.gateways.contains(key)
     }
 
-    /// Whether the address matters by what the facts say.
+    /// Whether the address is tracked according to the facts.
     pub fn is_tracked(&self, key: &BindingKey) -> bool {
         self.facts.gateways.contains(key)
             || self.facts.addresses.contains_key(key)
@@ -124,18 +124,18 @@ impl HostState {
             || covers(&self.facts.tracked, key.ip)
     }
 
-    /// Networks whose addresses matter.
+    /// The tracked networks.
     pub fn tracked_networks(&self) -> impl Iterator<Item = &IpNet> {
         self.facts.tracked.iter()
     }
 
-    /// The addresses that this host holds.
+    /// The addresses of this host.
     pub fn addresses(&self) -> impl Iterator<Item = BindingKey> {
         self.facts.addresses.keys().copied()
     }
 
-    /// The addresses whose silence counts from the start, in a stable order: the gateways, and what was said to be
-    /// expected.
+    /// The addresses whose silence counts from the start, in a stable order: the gateways and the expected
+    /// addresses.
     pub fn expected_keys(&self) -> Vec<BindingKey> {
         let gateways = self.facts.gateways.iter();
         let mut awaited: Vec<_> = gateways.chain(self.expected.keys()).copied().collect();

@@ -19,36 +19,36 @@
 //!            first claim                     another owner claims: a takeover
 //!  (nothing) ───────────► settled ─────────────────────────────────────────► in doubt
 //!            new_binding     ▲                                                 │   │
-//!                            │   10 s in which only the holder claims: moved   │   │ an earlier owner claims
+//!                            │   10 s in which only this owner claims: moved   │   │ an earlier owner claims
 //!                            ├─────────────────────────────────────────────────┘   │ again: contested, and a
-//!                            │                                                     │ takeover in its turn
-//!                            │   asked twice, one owner answers: resolved          │
+//!                            │                                                     │ further takeover    
+//!                            │   probed twice, one owner replies: resolved         │
 //!                            └───────────────────── conflict ◄─────────────────────┘
 //!                                10 min without a second     two returns in 10 s, five in 180 s;
-//!                                owner: expired              from anywhere: two answers to one request,
-//!                                                            a stranger on this host's address, two
-//!                                                            owners that answer when asked
+//!                                owner: expired              from any state: two replies to one request,
+//!                                                            another host on this host's address, two
+//!                                                            owners that reply to probes
 //! ```
 //!
 //! - For 1 s after a takeover, earlier owners that go on, and any unicast reply with spa = tpa, are only
-//!   remembered: a clean handover overlaps. Two answers to one request count even then.
-//! - A takeover from a settled owner is no return for the fast count, even by a station that had the address
+//!   remembered: a clean handover overlaps. Two replies to one request count even then.
+//! - A takeover from a settled owner is no return for the fast count, even by a host that had the address
 //!   last week; else the second rolling restart of a life would be a conflict. For the slow count it is.
-//! - Whoever was left out when an address settled is no party to what comes later until it claims again, so
+//! - An owner that was not present when an address settled is none of the present owners until it claims again, so
 //!   that the owner of last week does not appear in today's conflict.
-//! - An answer to this host's own asking is no return: asking must not make evidence of an address that is
+//! - A reply to a probe of this host is no return: probing must not create evidence for an address that is
 //!   already in doubt. It does break the silence that a move needs.
-//! - A conflict is told when it opens, for each owner that joins, and when there is evidence again after it
-//!   had become quiet; the rest is counted. `contested` is told once an episode, which ends after 60 s
+//! - A conflict is reported when it opens, for each owner that joins, and when there is evidence again after it
+//!   had become quiet; the rest is counted. `contested` is reported once in an episode, which ends after 60 s
 //!   without a sign; `source_mismatch` once for each MAC on an address; `bogus_claim` once in 10 min for each
-//!   sender and sort; `probe_denied` once an hour for each address and prober; `silent` once a silence.
+//!   sender and reason; `probe_denied` once an hour for each address and prober; `silent` once a silence.
 //!
-//! # What always holds
+//! # Invariants
 //!
 //! - A conflict has two owners or more.
 //! - An open conflict and a tracked address are never forgotten to make room.
 //! - At most [`DetectConfig::max_bindings`] bindings and [`DetectConfig::max_macs`] MACs in each.
-//! - A claim that was held back by the kernel and carried by the next one counts as if it had been seen.
+//! - A claim that the kernel suppressed and the next one carries counts as if it had been observed.
 //! - A clock that jumps, or is set back, delays a conclusion at most by what it would have taken anyway.
 
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! What detection is told of one frame.
+//! The input of detection: one frame.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -14,22 +14,22 @@ use probe_model::{BogusReason, Segment, Timestamp};
 pub struct Observation {
     /// When it was seen.
     pub at: Timestamp,
-    /// Where it was seen.
+    /// The segment where it was observed.
     pub segment: Segment,
     /// Whether this host received or sent it.
     pub direction: Direction,
-    /// What it does.
+    /// Its content.
     pub body: ObservationBody,
 }
 
-/// What a frame does.
+/// The content of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObservationBody {
     /// "`ip` is at `mac`": spa ≠ 0.0.0.0, request and reply alike.
     Claim(Claim),
-    /// RFC 5227 ARP probe: asks for an address and claims none.
+    /// An RFC 5227 ARP probe: a request that claims no address.
     Probe(ObservedProbe),
-    /// No valid claim.
+    /// A frame without a valid claim.
     Bogus(BogusFrame),
 }
 
@@ -42,9 +42,9 @@ pub struct Claim {
     pub mac: MacAddr,
     /// The Ethernet source.
     pub eth_src: MacAddr,
-    /// What it looked like.
+    /// Its operation, kind and destination.
     pub form: ClaimFlags,
-    /// To whom it answers, if it is a reply and no announcement.
+    /// The request that it replies to, if it is a reply and no announcement.
     pub reply: Option<ProbeReply>,
     /// The claim on the same address before this one, whether or not it was an observation itself.
     pub previous: Option<PreviousClaim>,
@@ -52,75 +52,74 @@ pub struct Claim {
     pub rate_limited: bool,
 }
 
-/// What a claim looked like.
+/// The operation, kind and destination of a claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClaimFlags {
     /// A reply; otherwise a request.
     pub reply: bool,
     /// spa = tpa (gratuitous ARP).
     pub announcement: bool,
-    /// Sent to one station.
+    /// Sent to one host.
     pub unicast: bool,
 }
 
-/// Whom a reply answers.
+/// The request that a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeReply {
-    /// tha: who asked.
-    pub asker: MacAddr,
-    /// tpa is 0.0.0.0: the question was an ARP probe.
+    /// tha: the requester.
+    pub requester: MacAddr,
+    /// tpa is 0.0.0.0: the request was an ARP probe.
     pub to_probe: bool,
-    /// The question, if it was seen.
+    /// The request, if it was observed.
     pub request: Option<RequestId>,
 }
 
-/// A request, known by the time at which it was seen: two replies with one `RequestId` answer one request.
+/// A request, identified by the time of its observation: two replies with one `RequestId` belong to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(pub Timestamp);
 
-/// The claim before a claim. It may have been held back by the kernel's economy, so it is evidence of
-/// its own.
+/// The claim before a claim. The kernel side may have suppressed it, so it is evidence of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PreviousClaim {
     /// When it was seen.
     pub at: Timestamp,
     /// sha.
     pub mac: MacAddr,
-    /// What it looked like.
+    /// Its operation, kind and destination.
     pub form: ClaimFlags,
     /// Whether this host received or sent it.
     pub direction: Direction,
-    /// The request that it answered, if that was seen.
+    /// The request that it replied to, if observed.
     pub request: Option<RequestId>,
 }
 
-/// RFC 5227 ARP probe.
+/// An RFC 5227 ARP probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObservedProbe {
-    /// tpa: the address asked for.
+    /// tpa: the probed address.
     pub target: IpAddr,
-    /// sha: who asks.
+    /// sha: the probing host.
     pub prober: MacAddr,
-    /// Sent to one station, as switches that track devices do; a newcomer's probe is a broadcast.
+    /// Sent to one host, as switches that track devices do; a booting host's probe is a broadcast.
     pub unicast: bool,
-    /// With the mark of this program's questions (tha = sha): a monitor asks, no newcomer.
+    /// With the mark of this program's probes (tha = sha): sent by an agent, not by a booting host.
     pub has_sender_ip: bool,
 }
 
-/// A frame that makes no valid claim.
+/// A frame without a valid claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BogusFrame {
     /// spa.
     pub ip: IpAddr,
     /// sha.
     pub mac: MacAddr,
-    /// The Ethernet source: the one sender address that means something here.
+    /// The Ethernet source: the only reliable sender address here.
     pub eth_src: MacAddr,
-    /// Why.
+    /// The reason why the claim is invalid.
     pub reason: BogusReason,
 }
 
-/// Why an event says nothing that can be understood.
+/// Why an event cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// The kernel side is of another version.
@@ -129,12 +128,12 @@ pub enum EventError {
     /// The kernel side is of another version.
     #[error("event of unknown hook {0}: the kernel programs are of another version")]
     UnknownHook(u8),
-    /// The frame is not of the kind that the event says.
+    /// The frame is of another kind than the event declares.
     #[error("event of kind {declared} carries a frame that is a {derived}")]
     Contradiction {
-        /// What the event says.
+        /// The kind that the event declares.
         declared: FrameKind,
-        /// What its frame says.
+        /// The kind of its frame.
         derived: FrameKind,
     },
 }
@@ -186,7 +185,7 @@ fn claim(event: &ArpEvent) -> Claim {
         eth_src: frame.eth_src,
         form,
         reply: (form.reply && !form.announcement).then(|| ProbeReply {
-            asker: frame.tha,
+            requester: frame.tha,
             to_probe: frame.tpa == [0; 4],
             request: request(event.request_ns),
         }),

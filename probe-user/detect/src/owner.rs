@@ -1,4 +1,4 @@
-//! Which MACs are one machine, as far as the MACs alone and the configuration tell.
+//! Which MACs are one host, according to the MACs alone and the configuration.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,18 +6,18 @@ use probe_common::wire::MacAddr;
 
 use super::DetectConfig;
 
-/// Who a MAC stands for.
+/// The identity of a MAC's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OwnerIdentity {
-    /// One station.
+    /// One host.
     Host(MacAddr),
-    /// A virtual MAC of VRRP, CARP or HSRP, which passes from machine to machine.
+    /// A virtual MAC of VRRP, CARP or HSRP, which passes from host to host.
     VirtualRouter(MacAddr),
     /// The MACs of one GLBP group: 00:07:b4, the group's two bytes, and the forwarder, in which they differ.
     GlbpGroup([u8; 2]),
     /// A Microsoft NLB cluster: 02:bf or 03:bf, and the four bytes of its address.
     NlbCluster([u8; 4]),
-    /// A set of MACs that was declared to be one machine.
+    /// A set of MACs that was declared to be one host.
     Declared(usize),
 }
 
@@ -31,10 +31,10 @@ impl OwnerIdentity {
     }
 }
 
-/// The configuration, with what is looked up in it for every claim made ready.
+/// The configuration, with indexes for the lookups of every claim.
 #[derive(Debug)]
 pub struct OwnerRules {
-    /// What was asked for.
+    /// The configuration.
     pub config: DetectConfig,
     declared: HashMap<MacAddr, usize>,
     /// The lowest MAC of each declared set.
@@ -42,7 +42,7 @@ pub struct OwnerRules {
 }
 
 impl OwnerRules {
-    /// Makes the configuration ready; numbers below their least are raised to it.
+    /// Builds the indexes; numbers below their minimum are raised to it.
     pub fn new(mut config: DetectConfig) -> Self {
         config.max_macs = config.max_macs.max(2);
         config.quiet_after = config.quiet_after.max(Duration::from_millis(1));
@@ -62,7 +62,7 @@ impl OwnerRules {
         }
     }
 
-    /// Who a MAC stands for. What is declared goes before what is recognised.
+    /// The identity of a MAC's owner. What is declared goes before what is recognised.
     pub fn identify(&self, mac: MacAddr) -> OwnerIdentity {
         if let Some(&set) = self.declared.get(&mac) {
             return OwnerIdentity::Declared(set);
@@ -75,7 +75,7 @@ impl OwnerRules {
         }
     }
 
-    /// The MAC that stands for an owner: the same for everybody who sees any of its MACs.
+    /// The MAC that identifies an owner: the same one, whichever of its MACs is observed.
     pub fn canonical(&self, owner: OwnerIdentity) -> MacAddr {
         match owner {
             OwnerIdentity::Host(mac) | OwnerIdentity::VirtualRouter(mac) => mac,
@@ -89,7 +89,7 @@ impl OwnerRules {
         }
     }
 
-    /// Whether who is one machine differs from other rules.
+    /// Whether other rules identify other owners.
     pub fn owners_differ(&self, other: &Self) -> bool {
         self.config.same_owner != other.config.same_owner
             || self.config.virtual_routers != other.config.virtual_routers
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_macs_of_one_machine_have_one_identity() {
+    fn the_macs_of_one_host_have_one_identity() {
         let rules = OwnerRules::new(DetectConfig {
             same_owner: vec![
                 vec![mac("02:00:00:00:00:01"), mac("02:00:00:00:00:02")],

@@ -1,4 +1,4 @@
-//! Addresses, read page by page: a whole table of them at once would keep the next frame waiting.
+//! Pages of addresses: reading the whole table at once would delay the next frame.
 
 use std::ops::Bound;
 
@@ -8,18 +8,18 @@ use smallvec::SmallVec;
 
 use super::table::BindingSlot;
 
-/// Which addresses.
+/// A group of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressGroup {
     /// Those with an open conflict.
     Conflicts,
     /// Those that are, or were lately, contested.
     Contested,
-    /// Those that matter.
+    /// Tracked addresses.
     Tracked,
 }
 
-/// From where on to read.
+/// The position from which to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableCursor(Option<BindingSlot>);
 
@@ -39,32 +39,32 @@ pub struct BindingPage {
     reason = "independent facts, a metric each"
 )]
 pub struct AddressView {
-    /// Where and which.
+    /// Its segment and address.
     pub key: BindingKey,
-    /// Whether it matters.
+    /// Whether it is tracked.
     pub tracked: bool,
     /// Whether its disputes are on the ignore list.
     pub ignored: bool,
-    /// Who has it, if anybody has claimed it.
-    pub holder: Option<CurrentOwner>,
+    /// Its current owner, if it was ever claimed.
+    pub current_owner: Option<CurrentOwner>,
     /// Whether its silence has been reported and lasts.
     pub silent: bool,
     /// Whether claims were lately not observed because of the kernel's rate limit.
     pub rate_limited: bool,
     /// Whether neighbour caches may hold the MAC of a host that announced it and does not reply for it.
     pub stale_announcement: bool,
-    /// Whether owners have taken turns lately.
+    /// Whether its ownership was flapping lately.
     pub contested: bool,
-    /// Who takes part in its open conflict, if it has one.
+    /// The owners in its open conflict, if it has one.
     pub parties: Option<Vec<OwnerView>>,
-    /// What is known of that conflict.
+    /// That conflict.
     pub conflict: Option<ConflictView>,
 }
 
 /// The current owner of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CurrentOwner {
-    /// The MAC that stands for it: the same one for whoever looks, also where it has several.
+    /// The MAC that identifies it: the same one on every node, also where it has several.
     pub canonical: MacAddr,
     /// The MACs that it was seen with.
     pub macs: SmallVec<[MacAddr; 2]>,

@@ -1,40 +1,39 @@
-//! What detection would like to have asked on the network, as data. Who asks, how, and whether at all, is
-//! decided elsewhere; the answers come back through [`Detector::answered`](super::Detector::answered).
+//! Probe requests of detection, as data. The prober decides whether, when and how they are sent; the replies come
+//! back through [`Detector::record_replies`](super::Detector::record_replies).
 
 use probe_common::{label_enum, wire::MacAddr};
 use probe_model::{BindingKey, Timestamp};
 
 label_enum! {
-    /// Why to ask.
+    /// Why to probe.
     pub enum ProbePurpose {
-        /// A pending move: do the owner before and the new one both answer?
+        /// A pending move: do the previous owner and the new one both reply?
         Confirmation = "confirmation",
-        /// A stranger claims an address that this host holds: does it answer?
+        /// Another host claims an address of this host: does it reply?
         Local = "local",
-        /// A conflict without evidence for a while: who is left?
+        /// A conflict without evidence for a while: which owners are left?
         Resolution = "resolution",
-        /// An address that matters: does anybody answer for it, and only one?
+        /// A tracked address: does a host reply for it, and only one?
         Periodic = "periodic",
     }
 }
 
-/// One round of asking by RFC 5227 ARP probe.
+/// One round of RFC 5227 ARP probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeRequest {
-    /// The address to ask for, and where.
+    /// The address and its segment.
     pub key: BindingKey,
-    /// Why.
+    /// The purpose.
     pub purpose: ProbePurpose,
-    /// Which round: 0, or 1 for a second one. Of care, the second is the one after an unanswered first.
+    /// The round: 0, or 1 for a second one. Of periodic probing, the second one follows an unanswered first.
     pub round: u8,
-    /// What the question is about, in time: answers to a question that the machine has since dropped are
-    /// recognised by it.
+    /// The time of the event that it is about: replies to a request that is no longer of use are recognised by it.
     pub requested_for: Timestamp,
-    /// Not before this. The asker picks a time in the window, so that a fleet does not ask at once.
+    /// The earliest time to send it. The prober picks a time in the window, so that agents do not send at once.
     pub earliest: Timestamp,
-    /// Rather not after this; a late answer is an answer too.
+    /// The latest time to send it; later replies count too.
     pub latest: Timestamp,
-    /// Whom to ask by unicast; if empty, everybody by broadcast.
+    /// The unicast destinations; broadcast if empty.
     pub to: Vec<MacAddr>,
 }
 

@@ -1,4 +1,4 @@
-//! ARP probes of hosts that hold no address here, and the replies to them.
+//! ARP probes of hosts without an address on the segment, and the replies to them.
 
 use std::time::Duration;
 
@@ -73,69 +73,70 @@ impl ForeignProbes {
 /// The probes observed recently.
 #[derive(Debug, Default)]
 pub(super) struct ProbeHistory {
-    asked: RecentMap<BindingKey, ForeignProbes, HISTORY_CAPACITY>,
+    requested_at: RecentMap<BindingKey, ForeignProbes, HISTORY_CAPACITY>,
     denied: RecentMap<(BindingKey, MacAddr), (), HISTORY_CAPACITY>,
 }
 
-/// What an answer to a probe means.
+/// The meaning of a reply to a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProbeDenial {
-    /// Nothing: no newcomer asked in time.
+    /// No unknown host probed the address in time.
     None,
-    /// A newcomer asked, and learns that the address is used.
+    /// An unknown host probed the address, which is used.
     Denied {
-        /// When.
-        asked: Timestamp,
+        /// When it sent its probe.
+        requested_at: Timestamp,
     },
-    /// The same again, too soon to be told again.
+    /// The same, reported a short time ago.
     AlreadyReported,
 }
 
 impl ProbeHistory {
-    /// Records the broadcast ARP probe of a host that holds no address.
+    /// Records the broadcast ARP probe of a host that has no address.
     pub fn record_probe(&mut self, key: BindingKey, prober: MacAddr, at: Timestamp) {
-        let known = self.asked.get(&key);
+        let known = self.requested_at.get(&key);
         let probes = known.map_or(ForeignProbes::new(prober, at), |(_, probes)| {
             probes.with_probe(prober, at)
         });
-        self.asked.insert(key, at, probes);
+        self.requested_at.insert(key, at, probes);
     }
 
     /// The recent probes for an address.
     pub fn get(&self, key: &BindingKey) -> Option<&ForeignProbes> {
-        self.asked.get(key).map(|(_, probes)| probes)
+        self.requested_at.get(key).map(|(_, probes)| probes)
     }
 
-    /// `owner` tells `asker` that the address is used.
+    /// Records the reply of `owner` to the probe of `requester`.
     pub fn record_reply(
         &mut self,
         key: BindingKey,
-        asker: MacAddr,
+        requester: MacAddr,
         owner: MacAddr,
         at: Timestamp,
         config: &DetectConfig,
     ) -> ProbeDenial {
-        let Some(&(asked, _)) = self
-            .asked
+        let Some(&(requested_at, _)) = self
+            .requested_at
             .get(&key)
-            .filter(|(_, probes)| probes.prober == asker)
+            .filter(|(_, probes)| probes.prober == requester)
         else {
             return ProbeDenial::None;
         };
-        if owner == asker || at.since(asked) > config.probe_denied_window {
+        if owner == requester || at.since(requested_at) > config.probe_denied_window {
             return ProbeDenial::None;
         }
-        let told = self.denied.get(&(key, asker));
-        if told.is_some_and(|&(told, ())| at.since(told) < config.probe_denied_interval) {
+        let reported = self.denied.get(&(key, requester));
+        if reported.is_some_and(|&(reported, ())| at.since(reported) < config.probe_denied_interval)
+        {
             return ProbeDenial::AlreadyReported;
         }
-        self.denied.insert((key, asker), at, ());
-        ProbeDenial::Denied { asked }
+        self.denied.insert((key, requester), at, ());
+        ProbeDenial::Denied { requested_at }
     }
 
-    /// Forgets everything: the clock was set back.
+    /// Forgets everything, because the clock was set back.
     pub fn clear(&mut self) {
-        self.asked.clear();
+        self.requested_at.clear();
         self.denied.clear();
     }
 }

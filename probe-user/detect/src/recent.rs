@@ -1,4 +1,4 @@
-//! A bounded memory of what happened to many things lately.
+//! A bounded map with the time of each entry.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,7 +8,7 @@ use std::{
 use probe_model::Timestamp;
 
 /// Remembers a value and a time for each of at most `CAPACITY` keys; over that, what was put in first is
-/// forgotten first. Nothing is forgotten because of time: whoever asks compares.
+/// evicted first. Nothing is evicted because of its age: callers compare the time.
 #[derive(Debug)]
 pub(super) struct RecentMap<K, V, const CAPACITY: usize> {
     entries: HashMap<K, (Timestamp, V)>,

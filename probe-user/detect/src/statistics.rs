@@ -1,4 +1,4 @@
-//! What detection counts about itself.
+//! Counters of detection.
 
 use probe_model::{Finding, FindingKind, Severity};
 
@@ -11,7 +11,7 @@ pub struct DetectorStatistics {
     pub open_conflicts: usize,
     /// Those of them that have become quiet.
     pub quiet_conflicts: usize,
-    /// Addresses that matter and are remembered now.
+    /// Tracked addresses that are remembered now.
     pub tracked: usize,
     /// Addresses that are, or were lately, contested.
     pub contested: usize,
@@ -21,18 +21,18 @@ pub struct DetectorStatistics {
     pub findings: [[u64; Severity::COUNT]; FindingKind::COUNT],
     /// Findings that the ignore list kept from being reported, by kind.
     pub ignored: [u64; FindingKind::COUNT],
-    /// Findings held back because their like was just reported, by kind.
+    /// Findings suppressed as repetitions, by kind.
     pub suppressed: [u64; FindingKind::COUNT],
     /// Bindings forgotten to make room.
     pub evicted_bindings: u64,
-    /// Claims not followed, because every binding in the table has an open conflict or is tracked.
+    /// Claims dropped, because every binding in the table has an open conflict or is tracked.
     pub rejected_claims: u64,
     /// MACs forgotten to make room in their binding.
     pub evicted_macs: u64,
     /// Those of them that were claimants of a tracked address.
     pub evicted_tracked_macs: u64,
-    /// Asks dropped because nobody fetched them.
-    pub dropped_asks: u64,
+    /// Probe requests dropped because they were not taken.
+    pub dropped_probe_requests: u64,
     /// Times that the clock was set back.
     pub clock_steps: u64,
 }

@@ -1,8 +1,8 @@
 //! The bounded table of bindings, and when each is due.
 //!
 //! A hash table of numbers over a slab keeps each key once and gives a binding a number that stays; the
-//! order of use and the deadlines are kept by number. The hash is `SipHash` with random keys, because whoever
-//! is on the network chooses what is put in.
+//! order of use and the deadlines are kept by number. The hash is `SipHash` with random keys, because any
+//! host on the network can choose the keys.
 
 use std::{
     collections::BTreeSet,
@@ -29,16 +29,15 @@ const MAX_BINDINGS: usize = BindingSlot::MAX as usize - 1;
 #[derive(Debug)]
 pub(super) struct BindingEntry {
     pub key: BindingKey,
-    /// The address matters; such a binding is never evicted.
+    /// The address is tracked; such a binding is never evicted.
     pub tracked: bool,
     pub binding: Binding,
     groups: GroupMembership,
-    /// When to look at it: at or before the time when something is due, so that putting a deadline off
-    /// costs nothing.
+    /// When to process it: at or before its deadline, so that a later deadline costs nothing.
     due_at: Option<Timestamp>,
 }
 
-/// Among which it is.
+/// The groups of a binding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct GroupMembership {
     conflicts: bool,
@@ -80,12 +79,12 @@ impl BindingTable {
         }
     }
 
-    /// Another bound. What is beyond it stays until [`Self::evict_surplus`].
+    /// Sets the bound. What is beyond it stays until [`Self::evict_surplus`].
     pub fn set_max(&mut self, max: usize) {
         self.max = max.min(MAX_BINDINGS);
     }
 
-    /// Takes out a binding that is beyond the bound and may go: the one not used for the longest time.
+    /// Evicts a binding if there are more than the bound: the one not used for the longest time.
     pub fn evict_surplus(&mut self) -> Option<BindingEntry> {
         if self.entries.len() <= self.max {
             return None;
@@ -110,8 +109,8 @@ impl BindingTable {
         self.index.find(hash, same).copied()
     }
 
-    /// Puts in a binding that is not there. If the table is full, the one not used for the longest time
-    /// makes room for it, and is returned; if there is none that may, the new one stays out.
+    /// Inserts a new binding. If the table is full, the one not used for the longest time is evicted and returned; if
+    /// none may be evicted, the new one is not inserted.
     pub fn insert(
         &mut self,
         key: BindingKey,
@@ -141,7 +140,7 @@ impl BindingTable {
         Some((slot, evicted))
     }
 
-    /// Takes a binding out.
+    /// Removes a binding.
     pub fn remove(&mut self, slot: BindingSlot) -> Option<BindingEntry> {
         let entry = self.entries.try_remove(slot as usize)?;
         let hash = self.hasher.hash_one(entry.key);
@@ -168,7 +167,7 @@ impl BindingTable {
         self.entries.get_mut(slot as usize)
     }
 
-    /// Takes note of what has become of a binding, and when something will be due.
+    /// Updates the groups and the deadline of a binding.
     pub fn update(&mut self, slot: BindingSlot, due: Option<Timestamp>) {
         let Some(entry) = self.entries.get_mut(slot as usize) else {
             return;
@@ -204,7 +203,7 @@ impl BindingTable {
         }
     }
 
-    /// The next binding to look at, if its time has come.
+    /// The next binding with a deadline until `now`.
     pub fn pop_due(&mut self, now: Timestamp) -> Option<(Timestamp, BindingSlot)> {
         let &(at, slot) = self.deadlines.first()?;
         if at > now {
@@ -217,7 +216,7 @@ impl BindingTable {
         Some((at, slot))
     }
 
-    /// When to look next.
+    /// The next deadline.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|&(at, _)| at)
     }
@@ -256,7 +255,7 @@ impl BindingTable {
         self.conflicts.len()
     }
 
-    /// How often what is tracked has changed: while it has not, those who look need not look again.
+    /// How often the set of tracked addresses has changed.
     pub const fn tracked_changes(&self) -> u64 {
         self.tracked_changes
     }
@@ -287,7 +286,7 @@ impl BindingTable {
     }
 }
 
-/// Puts a number in or out.
+/// Inserts or removes a slot.
 fn set(slots: &mut BTreeSet<BindingSlot>, slot: BindingSlot, is_in: bool) {
     if is_in {
         slots.insert(slot);

@@ -1,4 +1,4 @@
-//! What a binding may look at while it judges, and what it may leave behind.
+//! The inputs and outputs of a binding's state transition.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -12,19 +12,19 @@ use super::{
     owner::OwnerRules,
 };
 
-/// The surroundings of one binding.
+/// The context of one binding.
 #[derive(Clone, Copy)]
 pub(super) struct BindingContext<'a> {
     pub rules: &'a OwnerRules,
     pub facts: &'a HostState,
     pub key: BindingKey,
-    /// The address matters.
+    /// The address is tracked.
     pub tracked: bool,
-    /// This host holds the address.
+    /// The address of this host, if it has it.
     pub local_address: Option<LocalAddress>,
 }
 
-/// One claim, answer or deadline while it is judged: when, among what, and where conclusions go.
+/// The processing of one claim, reply or deadline: its time, context and outputs.
 pub(super) struct BindingTransition<'a> {
     pub at: Timestamp,
     pub context: BindingContext<'a>,
@@ -32,23 +32,23 @@ pub(super) struct BindingTransition<'a> {
     pub findings: &'a mut Vec<Finding>,
 }
 
-/// What the machine keeps that is no binding's own.
+/// State of the detector that belongs to no single binding.
 #[derive(Debug, Default)]
 pub(super) struct DetectorState {
-    /// The time up to which everything is judged.
+    /// The time up to which everything is processed.
     pub now: Timestamp,
     /// How many deadlines have been processed.
     pub processed_deadlines: u64,
     pub statistics: DetectorStatistics,
     pub probe_requests: Vec<ProbeRequest>,
-    pub holders: HolderIndex,
+    pub claimed_addresses: ClaimedAddressIndex,
 }
 
-/// Asks that nobody fetches are dropped beyond this, the newest first.
-const MAX_ASKS: usize = 65_536;
+/// Probe requests that are not taken are dropped beyond this number, the newest first.
+const MAX_PROBE_REQUESTS: usize = 65_536;
 
 impl BindingTransition<'_> {
-    /// A finding of this turn, yet without owners. `since` is when what it tells of began.
+    /// A finding at the time of this transition, without owners. `since` is when its subject began.
     pub fn finding(&self, kind: FindingKind, since: Timestamp) -> Finding {
         Finding {
             kind,
@@ -65,58 +65,58 @@ impl BindingTransition<'_> {
         }
     }
 
-    /// Whether disputes over this address are known to be fine.
+    /// Whether disputes about this address are ignored.
     pub fn is_ignored(&self) -> bool {
         let config = &self.context.rules.config;
         config.ignored(self.context.key.ip, self.at).is_some()
     }
 
-    /// Reports a finding, unless it is a dispute that is known to be fine.
+    /// Reports a finding, unless it is an ignored dispute.
     pub fn report(&mut self, mut finding: Finding) {
         if finding.kind.is_dispute() && self.is_ignored() {
             self.state.statistics.ignored(finding.kind);
             return;
         }
-        // A claim that arrives late tells of the past, but findings come in the order of time.
+        // A carried claim is an earlier one, but findings are in the order of time.
         finding.at = finding.at.max(self.state.now);
         self.state.statistics.count_reported(&finding);
         self.findings.push(finding);
     }
 
-    /// Counts a finding that is not reported because its like just was.
+    /// Counts a finding that is suppressed as a repetition.
     pub const fn suppress(&mut self, kind: FindingKind) {
         self.state.statistics.count_suppressed(kind);
     }
 
-    /// Wishes something to be asked.
-    pub fn request_probe(&mut self, ask: ProbeRequest) {
-        if self.state.probe_requests.len() < MAX_ASKS {
-            self.state.probe_requests.push(ask);
+    /// Adds a probe request.
+    pub fn request_probe(&mut self, probe_request: ProbeRequest) {
+        if self.state.probe_requests.len() < MAX_PROBE_REQUESTS {
+            self.state.probe_requests.push(probe_request);
         } else {
-            self.state.statistics.dropped_asks += 1;
+            self.state.statistics.dropped_probe_requests += 1;
         }
     }
 }
 
-/// The addresses that each MAC has claimed on a segment, among those remembered: a host with none is a newcomer.
+/// The addresses that each MAC has claimed on a segment, among those remembered: a host with none is unknown.
 #[derive(Debug, Default)]
-pub(super) struct HolderIndex(HashMap<(Segment, MacAddr), HeldAddresses>);
+pub(super) struct ClaimedAddressIndex(HashMap<(Segment, MacAddr), ClaimedAddresses>);
 
 /// The addresses of one MAC.
 #[derive(Debug, Default)]
-struct HeldAddresses {
+struct ClaimedAddresses {
     count: u32,
     /// The first of them.
     listed: SmallVec<[IpAddr; 1]>,
 }
 
-impl HeldAddresses {
+impl ClaimedAddresses {
     /// Whether all of them are listed.
     fn is_complete(&self) -> bool {
         self.listed.len() == self.count as usize
     }
 
-    fn holds_one_not_of(&self, other: &Self) -> bool {
+    fn has_one_not_of(&self, other: &Self) -> bool {
         let mut listed = self.listed.iter();
         other.is_complete() && listed.any(|ip| !other.listed.contains(ip))
     }
@@ -125,17 +125,17 @@ impl HeldAddresses {
 /// At most this many addresses of a MAC are listed.
 const MAX_LISTED: usize = 8;
 
-impl HolderIndex {
+impl ClaimedAddressIndex {
     /// Whether the host has claimed any address.
-    pub fn holds_any(&self, segment: Segment, mac: MacAddr) -> bool {
+    pub fn has_any(&self, segment: Segment, mac: MacAddr) -> bool {
         self.0.contains_key(&(segment, mac))
     }
 
     /// Whether each of two MACs has claimed an address that the other has not. `false` where that is not known.
-    pub fn hold_own_addresses(&self, segment: Segment, one: MacAddr, other: MacAddr) -> bool {
+    pub fn have_own_addresses(&self, segment: Segment, one: MacAddr, other: MacAddr) -> bool {
         let [one, other] = [one, other].map(|mac| self.0.get(&(segment, mac)));
         let both = one.zip(other);
-        both.is_some_and(|(one, other)| one.holds_one_not_of(other) && other.holds_one_not_of(one))
+        both.is_some_and(|(one, other)| one.has_one_not_of(other) && other.has_one_not_of(one))
     }
 
     /// Whether two MACs have claimed the same addresses, two or more. `false` where that is not known.
@@ -151,19 +151,19 @@ impl HolderIndex {
 
     /// The host has claimed the address for the first time.
     pub fn add(&mut self, key: BindingKey, mac: MacAddr) {
-        let held = self.0.entry((key.segment, mac)).or_default();
-        held.count += 1;
-        if held.listed.len() < MAX_LISTED {
-            held.listed.push(key.ip);
+        let claimed = self.0.entry((key.segment, mac)).or_default();
+        claimed.count += 1;
+        if claimed.listed.len() < MAX_LISTED {
+            claimed.listed.push(key.ip);
         }
     }
 
     /// The claim of the host on the address is forgotten.
     pub fn remove(&mut self, key: BindingKey, mac: MacAddr) {
-        if let Some(held) = self.0.get_mut(&(key.segment, mac)) {
-            held.count -= 1;
-            held.listed.retain(|ip| *ip != key.ip);
-            if held.count == 0 {
+        if let Some(claimed) = self.0.get_mut(&(key.segment, mac)) {
+            claimed.count -= 1;
+            claimed.listed.retain(|ip| *ip != key.ip);
+            if claimed.count == 0 {
                 self.0.remove(&(key.segment, mac));
             }
         }

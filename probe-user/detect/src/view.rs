@@ -1,4 +1,4 @@
-//! Views of what is known of a binding.
+//! Views of a binding.
 
 use probe_model::{BindingView, ConflictView, Timestamp};
 

@@ -1,14 +1,14 @@
-//! What following a cluster of 10 000 services and asking for 5 000 nodes costs one node: bytes, time and memory.
+//! The cost of watching a cluster of 10 000 services and listing 5 000 nodes on one node: bytes, time and memory.
 //!
 //! `cargo bench -p probe-user --bench cluster`
 //!
-//! The API server is another process, so that only the client's memory and time are seen.
+//! The API server is another process, so that only the memory and time of the client are measured.
 #![allow(
     clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::cast_precision_loss,
-    reason = "the output is the point of this program, which nobody depends on"
+    reason = "the output is the purpose of this program, and no crate depends on it"
 )]
 
 #[cfg(feature = "kubernetes")]
@@ -31,7 +31,7 @@ mod measure {
     const STATUSES: usize = SERVICES;
     const POOLS: usize = 20;
 
-    /// Says that this process is the server.
+    /// The environment variable that makes this process the server.
     const SERVER: &str = "ARP_MONITOR_BENCH_SERVER";
 
     pub fn main() {
@@ -60,7 +60,7 @@ mod measure {
 
     async fn client(address: &str) {
         let config = || Config::new(format!("http://{address}").parse().unwrap());
-        // What the runtime, the client and its first connection take is not counted.
+        // The cost of the runtime, the client and its first connection is not counted.
         let warm = ApiConnection::with(config()).unwrap();
         warm.ready_endpoints(&probe_model::NamespacedName {
             namespace: "shop".to_owned(),
@@ -77,11 +77,11 @@ mod measure {
             Resource::ALL.iter().all(|resource| {
                 freshness
                     .get(resource)
-                    .is_some_and(|known| known.known == ResourceState::Current)
+                    .is_some_and(|health| health.state == ResourceState::Current)
             })
         };
         cluster.wait_for(all_known).await.unwrap();
-        meter.stop("10 000 services, as many statuses and 20 pools, listed and followed");
+        meter.stop("10 000 services, 10 000 statuses and 20 pools, listed and watched");
         assert_eq!(cluster.borrow().services().len(), SERVICES);
 
         let objects = cluster.borrow().objects().clone();
@@ -90,7 +90,7 @@ mod measure {
             let cluster = ClusterSnapshot::from(objects.clone());
             assert_eq!(cluster.services().len(), SERVICES);
         }
-        meter.stop("handed out anew, ten times");
+        meter.stop("new snapshot, ten times");
 
         let meter = Meter::start();
         let nodes = handle.nodes(Duration::ZERO).await;
@@ -99,7 +99,7 @@ mod measure {
         running.stop().await;
     }
 
-    /// Time of the processor and memory of this process.
+    /// Measures the CPU time and memory of this process.
     struct Meter {
         time: Instant,
         ticks: u64,
@@ -108,7 +108,7 @@ mod measure {
 
     impl Meter {
         fn start() -> Self {
-            // The peak begins anew.
+            // Reset the peak.
             fs::write("/proc/self/clear_refs", "5").unwrap();
             Self {
                 time: Instant::now(),
@@ -129,7 +129,7 @@ mod measure {
         }
     }
 
-    /// A line of proc(5)'s status, in bytes.
+    /// A line of `/proc/self/status`, in bytes.
     fn status(name: &str) -> u64 {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let line = status
@@ -144,7 +144,7 @@ mod measure {
             * 1024
     }
 
-    /// Hundredths of a second of the processor: fields 14 and 15 of proc(5)'s stat.
+    /// The CPU time in hundredths of a second: fields 14 and 15 of `/proc/self/stat`.
     fn ticks() -> u64 {
         let stat = fs::read_to_string("/proc/self/stat").unwrap();
         let (_, fields) = stat.rsplit_once(") ").unwrap();
@@ -155,16 +155,16 @@ mod measure {
         fields.next().unwrap() + fields.next().unwrap()
     }
 
-    /// As much of HTTP as it takes: an answer for each connection.
+    /// A minimal HTTP server: one response per connection.
     fn serve() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         println!("{}", listener.local_addr().unwrap());
         for connection in listener.incoming() {
-            std::thread::spawn(|| answer(connection.unwrap()));
+            std::thread::spawn(|| respond(connection.unwrap()));
         }
     }
 
-    fn answer(mut connection: TcpStream) {
+    fn respond(mut connection: TcpStream) {
         let mut head = BufReader::new(connection.try_clone().unwrap());
         let mut line = String::new();
         head.read_line(&mut line).unwrap();
@@ -183,14 +183,14 @@ mod measure {
         );
         connection.write_all(start.as_bytes()).unwrap();
         if path.contains("watch=1") {
-            // Until the client goes.
+            // Until the client disconnects.
             let _ = head.read(&mut [0]);
             return;
         }
         let mut written = 0;
         let mut write = |text: &str| {
             written += text.len();
-            // Whoever has gone wants no more.
+            // The client has disconnected.
             let _ = connection.write_all(text.as_bytes());
         };
         let (number, object): (_, fn(usize) -> Value) = match path.split('?').next() {
@@ -214,7 +214,7 @@ mod measure {
         }
     }
 
-    /// What `kubectl` and controllers leave behind, so long.
+    /// Managed fields of this size, as `kubectl` and controllers leave them.
     fn managed_fields(bytes: usize) -> Value {
         let fields: serde_json::Map<_, _> = (0..bytes / 32)
             .map(|number| (format!("f:field-of-an-object-{number:05}"), json!({})))

@@ -1,9 +1,9 @@
-//! The connection of a program that was built without the feature `kubernetes`: there never is one.
+//! The connection in a build without the feature `kubernetes`: none can be opened.
 
 #![expect(
     clippy::unused_async,
     clippy::needless_pass_by_value,
-    reason = "the interface is that of the real connection, and nothing of it can be called"
+    reason = "the interface is that of the real connection, and none of it can be called"
 )]
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc};

@@ -19,7 +19,7 @@ const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 
 const KUBECONFIG: &str = "KUBECONFIG";
 
-/// For the connection setup.
+/// Time limit for the connection setup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to an API server. Cheap to clone.

@@ -27,7 +27,7 @@ pub enum ConnectError {
     InCluster(String),
     /// The kubeconfig cannot be used.
     #[error(
-        "cannot use the kubeconfig{context}: {error} (`kubectl config get-contexts` lists what it has)"
+        "cannot use the kubeconfig{context}: {error} (`kubectl config get-contexts` lists its contexts)"
     )]
     Kubeconfig {
         /// ` for the context NAME`, or nothing.
@@ -81,11 +81,11 @@ pub enum ApiRequestError {
     /// 409.
     #[error("another client changed it first: {0}")]
     Conflict(String),
-    /// 410, or a watch that says so.
+    /// 410, or a watch event with this code.
     #[error("the resource version is too old: {0}")]
     Gone(String),
     /// 400, 405, 406, 422 and the like.
-    #[error("the API server refuses the request: {0}")]
+    #[error("the API server rejects the request: {0}")]
     Refused(String),
     /// 429 and 5xx.
     #[error("the API server is unavailable: {0}")]

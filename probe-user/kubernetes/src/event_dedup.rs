@@ -1,9 +1,9 @@
-//! Which Events are created, which only counted, and which are too many. Pure.
+//! Deduplicates Events: decides which are created, which are counted, and which exceed the rate limit. Pure.
 //!
-//! The same Event again increments the count of the existing one; and no Service gets more than a few a minute, whatever
-//! happens to its address. `kube::runtime::events::Recorder` is not used: it takes Events with the same reason for the
-//! same whatever their note says, so that a conflict between other owners would only increment the count of an Event
-//! that names the first ones.
+//! The same Event again increments the count of the existing one; and no Service gets more than a few a minute,
+//! whatever happens to its address. `kube::runtime::events::Recorder` is not used: it treats Events with the same
+//! reason as equal regardless of their note, so that a conflict between other owners would only increment the count of
+//! an Event that names the first ones.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,7 +23,7 @@ const SAME_EVENT_WINDOW: Duration = Duration::from_secs(30);
 /// The API server deletes Events an hour after their last change, by default.
 const EVENT_LIFETIME: Duration = Duration::from_mins(50);
 
-/// What to do about an Event.
+/// The action for an Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DedupeAction {
     /// Create it.
@@ -37,7 +37,7 @@ pub enum DedupeAction {
     },
     /// Nothing: it was written just now.
     Skip,
-    /// Nothing: the Service had too many.
+    /// Nothing: the Service has reached its rate limit.
     RateLimited,
 }
 
@@ -62,9 +62,9 @@ struct ServiceEvents {
 pub struct EventDeduplicator(BTreeMap<NamespacedName, ServiceEvents>);
 
 impl EventDeduplicator {
-    /// What to do about an Event now. [`Self::record`] says that it was done.
+    /// The action for an Event now. The caller reports it with [`Self::record`].
     pub fn dedupe(&mut self, event: &KubernetesEvent, now: Instant) -> DedupeAction {
-        self.make_room(&event.service);
+        self.evict_oldest(&event.service);
         let service = self.service_events(&event.service, now);
         let refill = now.duration_since(service.refilled).as_secs_f64() / REFILL.as_secs_f64();
         service.tokens = (service.tokens + refill).min(BURST);
@@ -112,8 +112,8 @@ impl EventDeduplicator {
             })
     }
 
-    /// Evicts the Service whose last Event is oldest, if there is no room for this one.
-    fn make_room(&mut self, service: &NamespacedName) {
+    /// Evicts the Service with the oldest last Event if the limit is reached.
+    fn evict_oldest(&mut self, service: &NamespacedName) {
         if self.0.len() < MAX_SERVICES || self.0.contains_key(service) {
             return;
         }
@@ -156,7 +156,7 @@ mod tests {
             }
         }
 
-        /// The decision at this second, carried out.
+        /// Decides at this second, and carries the action out.
         fn at(&mut self, second: u64, event: &KubernetesEvent) -> DedupeAction {
             let now = self.start + Duration::from_secs(second);
             let action = self.deduplicator.dedupe(event, now);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_event_again_is_counted_and_at_once_skipped() {
+    fn repeated_event_is_counted_and_an_immediate_repeat_is_skipped() {
         let (mut fixture, same) = (Fixture::new(), event("a", "x"));
         assert_eq!(fixture.at(0, &same), DedupeAction::Create);
         assert_eq!(fixture.at(29, &same), DedupeAction::Skip);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn no_service_gets_more_than_a_few_a_minute() {
+    fn events_per_service_and_minute_are_limited() {
         let mut fixture = Fixture::new();
         let mut created = |seconds: std::ops::Range<u64>| {
             let created = seconds.filter(|second| {

@@ -23,8 +23,8 @@ use super::{
     kubernetes_event::{KubernetesEvent, kubernetes_events},
 };
 
-/// For one Event. The API server itself waits for an admission webhook for 30 s at most, and may write the Event after
-/// that: a shorter timeout would write it twice.
+/// Time limit for one Event. The API server waits for an admission webhook for at most 30 s, and may write the Event
+/// after that: a shorter timeout would write it twice.
 const CALL_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// The number of subjects in a batch…
@@ -32,19 +32,19 @@ const MAX_SUBJECTS: usize = 20;
 /// …and of Events: one address may be shared by hundreds of Services.
 const MAX_EVENTS: usize = 20;
 
-/// How often an Event is tried that the API server answers with a temporary error, or not at all: the error may be about
-/// this Event alone, as with a broken admission webhook for its namespace.
+/// Maximum number of attempts for an Event after temporary errors or timeouts: the error may concern this Event only,
+/// as with a failing admission webhook for its namespace.
 const MAX_ATTEMPTS: u32 = 10;
 
-/// After this many such errors the rest of a batch waits for the next attempt: they may be about all Events.
+/// After this many such errors the rest of a batch waits for the next attempt: they may concern all Events.
 const MAX_FAILURES: usize = 3;
 
-/// What became of an Event.
+/// The outcome of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EventOutcome {
     /// It exists.
     Written,
-    /// Its Service had too many.
+    /// Its Service has reached its rate limit.
     RateLimited,
     /// It cannot be written.
     Refused,
@@ -112,7 +112,7 @@ impl EventSink {
             }
             let outcome = match self.write_event(&event).await {
                 Ok(outcome) => outcome,
-                // An API server that is unreachable is waited for.
+                // Wait for an unreachable API server.
                 Err(error @ ApiRequestError::Unreachable(_)) => {
                     failed = Some(error);
                     break;
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_refused_as_in_a_namespace_that_is_deleted_is_not_retried() {
+    async fn event_rejected_by_a_terminating_namespace_is_not_retried() {
         let fake = FakeApiServer::start().await;
         for (code, body) in [
             (
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_written_is_not_written_again_when_others_are_retried() {
+    async fn written_events_are_not_repeated_when_others_are_retried() {
         let fake = FakeApiServer::start().await;
         let mut sink = sink(fake.connect());
         fake.fail_with(EVENTS_ELSEWHERE, 503, "{}");
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn blocked_subjects_let_the_others_pass_and_are_given_up() {
+    async fn blocked_subjects_do_not_delay_others_and_are_dropped() {
         let fake = FakeApiServer::start().await;
         let mut sink = sink(fake.connect());
         fake.fail_with(EVENTS_ELSEWHERE, 500, "{}");
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_api_server_that_never_answers_is_not_asked_for_ever() {
+    async fn requests_to_an_unresponsive_api_server_are_given_up() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move {

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_an_event_is_valid() {
+    fn event_name_is_valid() {
         for service in ["x".repeat(63), "x".repeat(253), "x.".repeat(125) + "x"] {
             let name = event_name(&service, Timestamp::now());
             assert!(is_name(&name) && name.len() <= 253, "{name}");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reporting_instance_fits_and_is_never_empty() {
+    fn reporting_instance_fits_and_is_never_empty() {
         assert_eq!(reporting_instance("node-1"), "node-1");
         assert_eq!(reporting_instance(&"n".repeat(253)), "n".repeat(128));
         assert_eq!(reporting_instance(""), CONTROLLER);

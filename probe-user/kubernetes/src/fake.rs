@@ -1,4 +1,4 @@
-//! An API server for tests: lists, watches and optimistic locking as the real one has them, and every fault on demand.
+//! An API server for tests: lists, watches and optimistic locking like the real one, and injected faults.
 
 #![allow(
     clippy::expect_used,
@@ -37,7 +37,7 @@ use tokio::{
 use super::ApiConnection;
 
 /// A test that waits longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An API server.
 pub struct FakeApiServer {
@@ -47,37 +47,37 @@ pub struct FakeApiServer {
 }
 
 struct FakeShared {
-    world: Mutex<FakeState>,
+    state: Mutex<FakeState>,
     /// The collection and the line of each change.
     changes: broadcast::Sender<(String, u64, String)>,
     /// Watches of another generation end.
     generation: watch::Sender<u64>,
     /// One more for each request.
-    asked: watch::Sender<usize>,
+    request_count: watch::Sender<usize>,
 }
 
 #[derive(Default)]
 struct FakeState {
     version: u64,
-    /// Before this nothing is remembered.
+    /// Changes before this version have been compacted.
     oldest: u64,
     objects: BTreeMap<String, BTreeMap<String, Value>>,
     changes: Vec<(String, u64, String)>,
-    /// What is answered instead, by the beginning of path and query.
+    /// Injected responses, by prefix of path and query.
     faults: BTreeMap<String, (u16, String)>,
     requests: Vec<String>,
 }
 
 impl FakeApiServer {
-    /// With no objects.
+    /// A server without objects.
     pub async fn start() -> Self {
         let mut fake = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             shared: Arc::new(FakeShared {
-                world: Mutex::default(),
+                state: Mutex::default(),
                 changes: broadcast::channel(4_096).0,
                 generation: watch::Sender::new(0),
-                asked: watch::Sender::new(0),
+                request_count: watch::Sender::new(0),
             }),
             server: Mutex::default(),
         };
@@ -85,7 +85,7 @@ impl FakeApiServer {
         fake
     }
 
-    /// Somebody who may ask.
+    /// Connects a client.
     pub fn connect(&self) -> ApiConnection {
         let url = format!("http://{}", self.address).parse().unwrap();
         ApiConnection::with(Config::new(url)).unwrap()
@@ -104,7 +104,7 @@ impl FakeApiServer {
         address
     }
 
-    /// Nobody reaches it any more.
+    /// Stops the server.
     pub fn stop(&self) {
         if let Some(server) = self.server.lock().unwrap().take() {
             server.abort();
@@ -112,7 +112,7 @@ impl FakeApiServer {
         self.end_watches();
     }
 
-    /// It is back.
+    /// Starts the server again.
     pub async fn resume(&self) {
         // The port is free as soon as the task has ended.
         while TcpListener::bind(self.address).await.is_err() {
@@ -121,41 +121,41 @@ impl FakeApiServer {
         self.serve().await;
     }
 
-    /// Makes or changes an object: the collection's path, and the object.
+    /// Creates or changes an object in the collection at this path.
     pub fn apply(&self, collection: &str, object: Value) {
         self.shared
-            .world
+            .state
             .lock()
             .unwrap()
             .apply(&self.shared, collection, object);
     }
 
-    /// Takes an object away.
+    /// Deletes an object.
     pub fn remove(&self, collection: &str, name: &str) {
-        let mut world = self.shared.world.lock().unwrap();
-        let objects = world.objects.get_mut(collection).unwrap();
+        let mut state = self.shared.state.lock().unwrap();
+        let objects = state.objects.get_mut(collection).unwrap();
         let key = objects
             .keys()
             .find(|key| key.ends_with(&format!("/{name}")))
             .unwrap()
             .clone();
         let object = objects.remove(&key).unwrap();
-        world.publish(&self.shared, collection, "DELETED", object);
+        state.publish(&self.shared, collection, "DELETED", object);
     }
 
     /// Sends a line to every watch of a collection.
     pub fn send_line(&self, collection: &str, line: &str) {
-        let version = self.shared.world.lock().unwrap().version + 1;
+        let version = self.shared.state.lock().unwrap().version + 1;
         let change = (collection.to_owned(), version, format!("{line}\n"));
         let _ = self.shared.changes.send(change);
     }
 
     /// Forgets all changes so far.
     pub fn compact(&self) {
-        let mut world = self.shared.world.lock().unwrap();
-        world.version += 10;
-        world.oldest = world.version;
-        world.changes.clear();
+        let mut state = self.shared.state.lock().unwrap();
+        state.version += 10;
+        state.oldest = state.version;
+        state.changes.clear();
     }
 
     /// Ends every watch.
@@ -165,31 +165,31 @@ impl FakeApiServer {
             .send_modify(|generation| *generation += 1);
     }
 
-    /// Answers requests that begin so with an error, until [`FakeApiServer::clear_fault`].
+    /// Responds to requests with this prefix with an error, until [`FakeApiServer::clear_fault`].
     pub fn fail_with(&self, start: &str, code: u16, body: &str) {
-        let mut world = self.shared.world.lock().unwrap();
-        world
+        let mut state = self.shared.state.lock().unwrap();
+        state
             .faults
             .insert(start.to_owned(), (code, body.to_owned()));
     }
 
-    /// The contrary.
+    /// Removes an injected error.
     pub fn clear_fault(&self, start: &str) {
-        self.shared.world.lock().unwrap().faults.remove(start);
+        self.shared.state.lock().unwrap().faults.remove(start);
     }
 
-    /// What was asked so far, with the method.
+    /// The requests so far, with their methods.
     pub fn requests(&self) -> Vec<String> {
-        self.shared.world.lock().unwrap().requests.clone()
+        self.shared.state.lock().unwrap().requests.clone()
     }
 
-    /// An object as it is.
+    /// The current state of an object.
     pub fn object(&self, collection: &str, key: &str) -> Option<Value> {
-        let world = self.shared.world.lock().unwrap();
-        world.objects.get(collection)?.get(key).cloned()
+        let state = self.shared.state.lock().unwrap();
+        state.objects.get(collection)?.get(key).cloned()
     }
 
-    /// Waits until so many requests begin so.
+    /// Waits for `times` requests with this prefix.
     pub async fn wait_for_requests(&self, start: &str, times: usize) {
         let count = || {
             let requests = self.requests();
@@ -198,9 +198,9 @@ impl FakeApiServer {
                 .filter(|request| request.starts_with(start))
                 .count()
         };
-        let mut asked = self.shared.asked.subscribe();
-        let waiting = asked.wait_for(|_| count() >= times);
-        timeout(PATIENCE, waiting)
+        let mut request_count = self.shared.request_count.subscribe();
+        let waiting = request_count.wait_for(|_| count() >= times);
+        timeout(TIMEOUT, waiting)
             .await
             .unwrap_or_else(|_| panic!("{start} {times} times, not {:?}", self.requests()))
             .unwrap();
@@ -213,11 +213,11 @@ impl Drop for FakeApiServer {
     }
 }
 
-/// Waits until what is known is so.
+/// Waits until the value fulfils the condition.
 pub async fn wait_until<T>(receiver: &mut watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
-    timeout(PATIENCE, receiver.wait_for(is_so))
+    timeout(TIMEOUT, receiver.wait_for(is_so))
         .await
-        .expect("it did not become so in time")
+        .expect("the condition was not met in time")
         .unwrap();
 }
 
@@ -266,40 +266,42 @@ async fn handle(State(shared): State<Arc<FakeShared>>, request: Request) -> Resp
     let method = request.method().clone();
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let mut response = respond(&shared, &method, &path, &body);
-    // So that it is not reached by an old connection either when it is stopped.
+    // Connections are closed, so that a stopped server is not reached through an old one.
     response
         .headers_mut()
         .insert(CONNECTION, "close".parse().unwrap());
-    shared.asked.send_modify(|asked| *asked += 1);
+    shared
+        .request_count
+        .send_modify(|request_count| *request_count += 1);
     response
 }
 
 fn respond(shared: &Arc<FakeShared>, method: &Method, path: &str, body: &Bytes) -> Response {
-    let mut world = shared.world.lock().unwrap();
-    world.requests.push(format!("{method} {path}"));
-    let fault = world
+    let mut state = shared.state.lock().unwrap();
+    state.requests.push(format!("{method} {path}"));
+    let fault = state
         .faults
         .iter()
         .find(|(start, _)| path.starts_with(*start));
     if let Some((_, (code, text))) = fault {
         return (StatusCode::from_u16(*code).unwrap(), text.clone()).into_response();
     }
-    let (place, query) = path.split_once('?').unwrap_or((path, ""));
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     if query.contains("watch=1") {
-        return respond_watch(shared, &world, place, query);
+        return respond_watch(shared, &state, path, query);
     }
     match *method {
-        Method::POST | Method::PUT => write(shared, &mut world, method, place, body),
-        _ => match place.rsplit_once("/leases/") {
+        Method::POST | Method::PUT => write(shared, &mut state, method, path, body),
+        _ => match path.rsplit_once("/leases/") {
             Some((before, name)) => {
                 let key = key(before, name);
-                let leases = world.objects.get(&format!("{before}/leases"));
+                let leases = state.objects.get(&format!("{before}/leases"));
                 match leases.and_then(|leases| leases.get(&key)) {
                     Some(lease) => lease.to_string().into_response(),
                     None => StatusCode::NOT_FOUND.into_response(),
                 }
             }
-            None => list(&world, place, query),
+            None => list(&state, path, query),
         },
     }
 }
@@ -310,10 +312,10 @@ fn key(before: &str, name: &str) -> String {
     format!("{namespace}/{name}")
 }
 
-fn list(world: &FakeState, place: &str, query: &str) -> Response {
-    let objects = world
+fn list(state: &FakeState, path: &str, query: &str) -> Response {
+    let objects = state
         .objects
-        .get(place)
+        .get(path)
         .into_iter()
         .flat_map(BTreeMap::values);
     let is_selected = |object: &&Value| {
@@ -321,7 +323,7 @@ fn list(world: &FakeState, place: &str, query: &str) -> Response {
             || object.pointer("/spec/type") == Some(&json!("LoadBalancer"))
     };
     let objects: Vec<_> = objects.filter(is_selected).collect();
-    let version = world.version.max(1).to_string();
+    let version = state.version.max(1).to_string();
     let list = json!({
         "kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": objects,
     });
@@ -330,26 +332,26 @@ fn list(world: &FakeState, place: &str, query: &str) -> Response {
 
 fn write(
     shared: &FakeShared,
-    world: &mut FakeState,
+    state: &mut FakeState,
     method: &Method,
-    place: &str,
+    path: &str,
     body: &Bytes,
 ) -> Response {
     let object: Value = serde_json::from_slice(body).unwrap();
     let name = object["metadata"]["name"].as_str().unwrap();
     let collection = match *method {
-        Method::PUT => place.strip_suffix(&format!("/{name}")).unwrap(),
-        _ => place,
+        Method::PUT => path.strip_suffix(&format!("/{name}")).unwrap(),
+        _ => path,
     };
     let key = key(collection.rsplit_once('/').unwrap().0, name);
-    let known = world
+    let current = state
         .objects
         .get(collection)
         .and_then(|objects| objects.get(&key));
-    let is_good = match (known, method) {
+    let is_good = match (current, method) {
         (None, &Method::POST) => true,
-        (Some(known), &Method::PUT) => {
-            known["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"]
+        (Some(current), &Method::PUT) => {
+            current["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"]
         }
         _ => false,
     };
@@ -357,38 +359,33 @@ fn write(
         return StatusCode::CONFLICT.into_response();
     }
     let collection = collection.to_owned();
-    world
+    state
         .apply(shared, &collection, object)
         .to_string()
         .into_response()
 }
 
-/// The changes since a version, and then those that come.
-fn respond_watch(
-    shared: &Arc<FakeShared>,
-    world: &FakeState,
-    place: &str,
-    query: &str,
-) -> Response {
+/// Responds with the changes since a version, and then with new ones.
+fn respond_watch(shared: &Arc<FakeShared>, state: &FakeState, path: &str, query: &str) -> Response {
     let (_, since) = query.split_once("resourceVersion=").unwrap();
     let since: u64 = since.split('&').next().unwrap().parse().unwrap();
-    if since < world.oldest {
+    if since < state.oldest {
         let gone = json!({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}});
         return format!("{gone}\n").into_response();
     }
-    let changes = world.changes.iter();
+    let changes = state.changes.iter();
     let past: Vec<_> = changes
-        .filter(|(collection, version, _)| collection == place && *version > since)
+        .filter(|(collection, version, _)| collection == path && *version > since)
         .map(|(_, _, line)| line.clone())
         .collect();
-    let place = place.to_owned();
+    let path = path.to_owned();
     let future = shared.changes.subscribe();
     let mut generation = shared.generation.subscribe();
     generation.mark_unchanged();
     let lines = stream::unfold(
         (past.into_iter(), future, generation),
         move |(mut past, mut future, mut generation)| {
-            let place = place.clone();
+            let path = path.clone();
             async move {
                 loop {
                     if let Some(line) = past.next() {
@@ -398,7 +395,7 @@ fn respond_watch(
                         _ = generation.changed() => return None,
                         change = future.recv() => {
                             let (collection, _, line) = change.ok()?;
-                            if collection == place {
+                            if collection == path {
                                 return Some((Ok(line), (past, future, generation)));
                             }
                         }

@@ -48,8 +48,8 @@ impl Default for ResourceHealth {
     fn default() -> Self {
         Self {
             freshness: Freshness {
-                known: ResourceState::NeverRead,
-                heard: None,
+                state: ResourceState::NeverRead,
+                last_update: None,
                 error: None,
             },
             objects: 0,
@@ -128,8 +128,12 @@ impl ApiHealth {
         (health.objects, health.invalid) = (objects, invalid);
     }
 
-    /// The API server sent something about a current resource.
+    /// Records that the API server sent data about a current resource.
     pub(super) fn record_contact(&self, resource: Resource, now: Timestamp) {
-        self.lock().entry(resource).or_default().freshness.heard = Some(now);
+        self.lock()
+            .entry(resource)
+            .or_default()
+            .freshness
+            .last_update = Some(now);
     }
 }

@@ -11,9 +11,9 @@ const MAX_NOTE_BYTES: usize = 1024;
 label_enum! {
     /// The types of Events.
     pub enum KubernetesEventType {
-        /// Something is right again.
+        /// A normal condition.
         Normal = "Normal",
-        /// Something is wrong.
+        /// A problem.
         Warning = "Warning",
     }
 }
@@ -55,8 +55,8 @@ pub fn kubernetes_events(
         KubernetesEventType::Normal
     };
     let note = truncate(event_note(queued), MAX_NOTE_BYTES);
-    let known = cluster.services().iter();
-    let concerned = known.filter(|service| services.contains(&&service.named));
+    let all = cluster.services().iter();
+    let concerned = all.filter(|service| services.contains(&&service.named));
     concerned
         .map(|service| KubernetesEvent {
             service: service.named.clone(),
@@ -68,7 +68,7 @@ pub fn kubernetes_events(
         .collect()
 }
 
-/// The reason. People and alerts select by it: it does not change.
+/// The reason of the Event, a stable identifier that people and alerts select by.
 fn reason(queued: &QueuedNotification) -> Option<&'static str> {
     let notification = &queued.last;
     let drift = notification.drift().map(|drift| drift.drift);
@@ -87,7 +87,7 @@ fn reason(queued: &QueuedNotification) -> Option<&'static str> {
     })
 }
 
-/// The reasons of the beginning and the end of a drift. Only some drifts are about a Service.
+/// The reasons for the start and the end of a drift; `None` for drifts that are not about a Service.
 const fn drift_reasons(kind: DriftKind) -> Option<(&'static str, &'static str)> {
     match kind {
         DriftKind::AddressOutsidePools => Some(("AddressOutsidePools", "AddressInPool")),
@@ -199,7 +199,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn its_end_is_a_normal_event_and_a_quiet_conflict_is_none() {
+    fn resolution_is_a_normal_event_and_quiet_is_no_event() {
         let cluster = cluster(&["frontend"]);
         let events = |kind| kubernetes_events(&queued(conflict(10, &["frontend"], kind)), &cluster);
         let end = events(NotificationKind::ConflictResolved);
@@ -213,7 +213,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_drift_is_an_event_on_its_service() {
+    fn drift_becomes_an_event_on_its_service() {
         let drift = Drift {
             drift: DriftKind::ServicePending,
             severity: Severity::Warning,
@@ -225,7 +225,7 @@ pub(super) mod tests {
             reason: Some(PendingReason::Exhausted),
             macs: Vec::new(),
             nodes: Vec::new(),
-            says: "shop/frontend waits for an address".to_owned(),
+            summary: "shop/frontend waits for an address".to_owned(),
             evidence: vec!["ä".repeat(2_000)],
         };
         let cluster = cluster(&["frontend"]);
@@ -241,7 +241,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn reasons_are_accepted_by_the_api_server() {
+    fn event_reasons_are_valid_for_the_api_server() {
         for &kind in DriftKind::ALL {
             for reason in drift_reasons(kind).into_iter().flat_map(<[_; 2]>::from) {
                 assert!(reason.len() <= 128 && reason.chars().all(char::is_alphanumeric));

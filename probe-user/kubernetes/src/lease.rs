@@ -1,15 +1,15 @@
 //! Leader election by a Lease, as client-go does it.
 //!
-//! Whether a Lease has expired is decided by when its renewal was last seen to change, by this process's clock: the
-//! clocks of nodes differ. A leader that cannot renew stops being the leader before another may acquire the Lease.
+//! A Lease has expired if its renewal has not changed for its duration, by the clock of this process: the clocks of
+//! nodes differ. A leader that cannot renew stops being the leader before another may acquire the Lease.
 //!
-//! All nodes are candidates, and thousands must not read every few seconds. The leader writes into the Lease how many
-//! nodes there are, and the more there are the less often each of them reads; one that sees a renewal that seems old
-//! reads again as soon as the Lease would have expired. That changes only when a candidate reads, never what it decides.
+//! All nodes are candidates, and thousands must not read every few seconds. The leader writes the number of nodes into
+//! the Lease, and each candidate's read interval grows with it. A candidate that reads an old renewal reads again as
+//! soon as the Lease would expire. This changes when a candidate reads, never its decision.
 //!
-//! The leader should see the cluster's addresses: a candidate whose networks have none of them acquires only what no
-//! other candidate acquired for a while, and a leader without them offers the Lease to the others, rarely: where no node
-//! has any, one of them must be the leader all the same.
+//! The leader should be on a network with addresses of the cluster: a candidate without such a network acquires the
+//! Lease only if it has been free for a while, and a leader without one occasionally offers the Lease to the others. If
+//! no node has such a network, one of them must still be the leader.
 
 use std::time::{Duration, Instant};
 
@@ -39,10 +39,10 @@ const NODES: &str = "arp-monitor/nodes";
 /// All candidates together read about this often in a second.
 const READS_PER_SECOND: f64 = 16.0;
 
-/// However many candidates there are, each reads once in this time.
+/// Maximum read interval, regardless of the number of candidates.
 const MAX_READ_INTERVAL: Duration = Duration::from_mins(5);
 
-/// No Lease is valid for longer after its renewal, whatever it says.
+/// Maximum duration of a Lease, regardless of its own.
 const MAX_LEASE_DURATION: Duration = Duration::from_mins(1);
 
 /// What a candidate does next.
@@ -54,12 +54,12 @@ enum LeaseAction {
     Wait(Duration),
 }
 
-/// Whether a candidate sees addresses of the cluster.
+/// Whether the networks of a candidate have addresses of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coverage {
-    /// It does, or that is not known.
+    /// They have, or it is unknown.
     Some,
-    /// Its networks have none of them.
+    /// They have none.
     None,
 }
 
@@ -68,12 +68,12 @@ enum Coverage {
 struct LeaseCandidate {
     identity: String,
     timings: ApiTimings,
-    /// The holder and its renewal that were seen last, and when they were seen first.
+    /// The last observed holder and renewal, and when they were first observed.
     observed: Option<(String, Option<Timestamp>, Instant)>,
 }
 
 impl LeaseCandidate {
-    /// What follows from the Lease as it is. `time` is this host's clock, which may be wrong.
+    /// The next action for the current Lease. `time` is the clock of this host, which may be wrong.
     fn next_action(
         &mut self,
         lease: &Lease,
@@ -149,7 +149,7 @@ fn candidates(lease: &Lease) -> u32 {
     nodes.and_then(|nodes| nodes.parse().ok()).unwrap_or(0)
 }
 
-/// How often each of so many candidates reads.
+/// The read interval of each candidate, given their number.
 fn read_interval(candidates: u32, least: Duration) -> Duration {
     let seconds = f64::from(candidates) / READS_PER_SECOND;
     Duration::from_secs_f64(seconds.min(MAX_READ_INTERVAL.as_secs_f64())).max(least)
@@ -158,7 +158,7 @@ fn read_interval(candidates: u32, least: Duration) -> Duration {
 /// When a leader without coverage offers the Lease to the others. No I/O, no clock.
 #[derive(Debug, Default)]
 struct ReleaseTimer {
-    /// Since when it has had no coverage.
+    /// When it lost coverage.
     uncovered: Option<Instant>,
     /// When no other candidate acquired the Lease that was offered.
     declined: Option<Instant>,
@@ -196,7 +196,7 @@ pub struct ElectionInputs {
     pub is_leader: watch::Sender<bool>,
     /// The number of nodes, 0 while unknown.
     pub nodes: watch::Receiver<usize>,
-    /// How many of the cluster's addresses this node sees, if that is known.
+    /// The segment coverage of this node, if known.
     pub coverage: watch::Receiver<Option<SegmentCoverage>>,
 }
 
@@ -258,7 +258,7 @@ impl LeaderElector {
         // Interfaces are attached one by one: until then this candidate does not know its coverage.
         let mut coverage = self.inputs.coverage.clone();
         let is_covered = |coverage: &Option<SegmentCoverage>| {
-            coverage.is_some_and(|coverage| !coverage.is_blind)
+            coverage.is_some_and(|coverage| !coverage.has_no_coverage)
         };
         let covered = async { coverage.wait_for(is_covered).await.is_ok() };
         let _ = tokio::join!(
@@ -290,7 +290,7 @@ impl LeaderElector {
         }
     }
 
-    /// Reads the Lease, and acquires it if it is free: how long to wait before the next read.
+    /// Reads the Lease, and acquires it if it is free. Returns the delay before the next read.
     async fn try_acquire(
         &mut self,
         held: &mut Option<HeldLease>,
@@ -339,7 +339,7 @@ impl LeaderElector {
 
     fn coverage(&self) -> Coverage {
         match *self.inputs.coverage.borrow() {
-            Some(coverage) if coverage.is_blind => Coverage::None,
+            Some(coverage) if coverage.has_no_coverage => Coverage::None,
             _ => Coverage::Some,
         }
     }
@@ -350,8 +350,8 @@ impl LeaderElector {
             let deadline = current.renewed + self.timings.renew_deadline;
             let left = deadline.saturating_duration_since(Instant::now());
             let renewed = Instant::now();
-            let wanted = self.claim(Some(current.lease.clone()));
-            let error = match with_timeout(left, self.write(&wanted)).await {
+            let expected = self.claim(Some(current.lease.clone()));
+            let error = match with_timeout(left, self.write(&expected)).await {
                 Ok(lease) => {
                     *current = HeldLease { lease, renewed };
                     return;
@@ -407,7 +407,7 @@ impl LeaderElector {
         lease.metadata.name = Some(NAME.to_owned());
         lease.metadata.namespace = Some(self.connection.namespace().to_owned());
         let nodes = *self.inputs.nodes.borrow();
-        // The predecessor may have known.
+        // The predecessor may have recorded it.
         if nodes > 0 {
             let annotations = lease.metadata.annotations.get_or_insert_default();
             annotations.insert(NODES.to_owned(), nodes.to_string());
@@ -491,12 +491,14 @@ async fn with_timeout<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, ApiRequestError>>,
 ) -> Result<T, ApiRequestError> {
-    timeout(limit, call)
-        .await
-        .unwrap_or_else(|_| Err(ApiRequestError::Unreachable("no answer in time".to_owned())))
+    timeout(limit, call).await.unwrap_or_else(|_| {
+        Err(ApiRequestError::Unreachable(
+            "no response in time".to_owned(),
+        ))
+    })
 }
 
-/// An identity that no other process has: the node, and a random number for this start.
+/// A unique identity: the node, and a random number for this process.
 fn identity(node_name: Option<&str>) -> String {
     let hostname = || {
         let name = rustix::system::uname();
@@ -540,7 +542,7 @@ mod tests {
             self.candidate.next_action(lease, self.coverage, now, time)
         }
 
-        /// The decision at this second about a Lease that its holder renewed at `renewed` by its clock, which is wrong by
+        /// The decision at this second about a Lease renewed at `renewed` by the clock of its holder, which is wrong by
         /// `skew`.
         fn decide_held(&mut self, second: u64, renewed: i64, skew: i64) -> LeaseAction {
             let time = |second| -> Timestamp {
@@ -569,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_has_expired_when_it_did_not_change_for_its_duration_whatever_the_clocks_say() {
+    fn lease_expires_when_unchanged_for_its_duration_regardless_of_clocks() {
         for skew in [-86_400, 0, 86_400] {
             let mut fixture = CandidateFixture::new(Coverage::Some);
             assert!(waits(&fixture.decide_held(0, 0, skew)));
@@ -582,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_that_seems_old_is_read_again_soon_and_the_lease_not_acquired() {
+    fn lease_with_an_old_renewal_is_reread_before_it_is_acquired() {
         let new = || {
             let mut fixture = CandidateFixture::new(Coverage::Some);
             fixture.candidate.timings.observe_interval = MAX_READ_INTERVAL;
@@ -598,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn a_free_lease_and_ones_own_are_acquired() {
+    fn free_lease_and_own_lease_are_acquired() {
         let mut fixture = CandidateFixture::new(Coverage::Some);
         assert_eq!(fixture.decide(0, &Lease::default()), LeaseAction::Acquire);
         let own = lease(&json!({"spec": {"holderIdentity": "me"}}));
@@ -606,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_without_coverage_acquires_only_what_no_other_acquired_for_a_while() {
+    fn candidate_without_coverage_acquires_only_a_lease_that_stays_unclaimed() {
         let mut fixture = CandidateFixture::new(Coverage::None);
         let free = Lease::default();
         assert!(waits(&fixture.decide(0, &free)));
@@ -659,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn the_more_candidates_the_less_often_each_reads() {
+    fn read_interval_grows_with_the_number_of_candidates() {
         let least = Duration::from_secs(15);
         assert_eq!(read_interval(0, least), least);
         assert_eq!(read_interval(240, least), least);
@@ -669,7 +671,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_valid_for_a_bounded_time_whatever_it_says() {
+    fn lease_duration_is_bounded() {
         for (seconds, expected) in [(-1, 0), (15, 15), (i32::MAX, 60)] {
             let lease = lease(&json!({"spec": {"leaseDurationSeconds": seconds}}));
             assert_eq!(duration(&lease), Duration::from_secs(expected));

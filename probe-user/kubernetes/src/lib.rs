@@ -72,7 +72,7 @@ const NODES_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a list of nodes is used while it cannot be renewed.
 const NODES_MAX_AGE: Duration = Duration::from_mins(15);
 
-/// A cluster as it is known, and this process's role in it. Cheap to clone.
+/// A handle to the cluster data and the role of this process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ClusterHandle {
     inner: Arc<ClusterHandleInner>,
@@ -85,11 +85,11 @@ struct ClusterHandleInner {
     cluster: watch::Sender<Arc<ClusterSnapshot>>,
     leadership: watch::Sender<Leadership>,
     is_leader: watch::Sender<bool>,
-    /// How many of the cluster's addresses this node sees, when that is known.
+    /// The segment coverage of this node, once known.
     coverage: watch::Sender<Option<SegmentCoverage>>,
     health: Arc<ApiHealth>,
     nodes: Mutex<NodeCache>,
-    /// The number of nodes, when that is known.
+    /// The number of nodes, once known.
     node_count: watch::Sender<usize>,
     /// The last list of nodes, without waiting.
     known_nodes: watch::Sender<Option<Arc<Vec<Node>>>>,
@@ -114,7 +114,7 @@ impl NodeCache {
 }
 
 impl ClusterHandle {
-    /// No cluster.
+    /// A handle without a cluster.
     pub fn off() -> Self {
         Self::new(None, None, Arc::default())
     }
@@ -145,7 +145,7 @@ impl ClusterHandle {
         self.inner.connection.is_some()
     }
 
-    /// The cluster as it is known, and its changes. Empty without a cluster.
+    /// The current snapshot of the cluster, and its changes. Empty without a cluster.
     pub fn cluster(&self) -> watch::Receiver<Arc<ClusterSnapshot>> {
         self.inner.cluster.subscribe()
     }
@@ -160,7 +160,7 @@ impl ClusterHandle {
         self.inner.leadership.subscribe()
     }
 
-    /// How many of the cluster's addresses this node sees. A node that sees none avoids becoming the leader.
+    /// The segment coverage of this node. A node without coverage avoids becoming the leader.
     pub fn segment_coverage(&self) -> &watch::Sender<Option<SegmentCoverage>> {
         &self.inner.coverage
     }
@@ -245,7 +245,7 @@ impl ClusterHandle {
 pub struct ClusterTasks {
     stop: watch::Sender<bool>,
     elector: Option<JoinHandle<()>>,
-    others: Vec<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl ClusterTasks {
@@ -256,7 +256,7 @@ impl ClusterTasks {
             .into_iter()
             .chain(std::iter::repeat("cluster"));
         let elector = self.elector.map(|task| (Self::LEADER_ELECTION, task));
-        let tasks = elector.into_iter().chain(names.zip(self.others));
+        let tasks = elector.into_iter().chain(names.zip(self.tasks));
         (self.stop, tasks.collect())
     }
 
@@ -270,7 +270,7 @@ impl ClusterTasks {
             // A panic was reported when it happened.
             let _ = elector.await;
         }
-        for task in self.others {
+        for task in self.tasks {
             task.abort();
         }
     }

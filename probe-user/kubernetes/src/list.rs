@@ -3,7 +3,7 @@
 //! A list of 5 000 nodes is 75 MB of JSON. It is never in memory as a whole: each object is dropped when its relevant
 //! fields have been copied.
 //!
-//! Lists are requested at `resourceVersion=0`: the API server answers from its cache without reading etcd and without
+//! Lists are requested at `resourceVersion=0`: the API server responds from its cache without reading etcd and without
 //! paging. The list may be slightly old; a watch from its version brings the rest.
 
 use std::{
@@ -39,7 +39,7 @@ const MAX_OBJECTS: usize = 500_000;
 /// A list.
 #[derive(Debug)]
 pub struct ListResponse<S> {
-    /// What was collected from its objects.
+    /// The state collected from its objects.
     pub state: S,
     /// The version to watch from.
     pub version: String,
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_object_by_object() {
+    fn list_is_parsed_object_by_object() {
         let text = r#"{"kind":"List","metadata":{"resourceVersion":"7"},"items":[{"a":1},2]}"#;
         let objects = vec![r#"{"a":1}"#.to_owned(), "2".to_owned()];
         assert_eq!(names(text), Ok((objects, "7".to_owned())));

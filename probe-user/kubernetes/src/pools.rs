@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::ApiRequestError;
 
-/// The objects, and what could not be read.
+/// The objects, and the kinds that could not be read.
 #[derive(Debug, Default)]
 pub struct PoolObjects {
     /// The objects, each with `apiVersion` and `kind`.
@@ -92,7 +92,7 @@ mod reading {
                 .await
             {
                 Ok(object) => read.objects.push(named(object, "v1", "ConfigMap")),
-                // Few may read ConfigMaps, and most clusters have none.
+                // Most agents may not read ConfigMaps, and most clusters have none.
                 Err(ApiRequestError::NotFound(_) | ApiRequestError::Forbidden(_)) => {}
                 Err(error) => read.errors.push(("ConfigMap kubevip", error)),
             }

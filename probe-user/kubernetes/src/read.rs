@@ -52,16 +52,16 @@ impl ApiConnection {
             match listed {
                 Ok(listed) => {
                     let freshness = Freshness {
-                        known: ResourceState::Current,
-                        heard: Some(Timestamp::now()),
+                        state: ResourceState::Current,
+                        last_update: Some(Timestamp::now()),
                         error: None,
                     };
                     (listed.state, freshness)
                 }
                 Err(error) => {
                     let freshness = Freshness {
-                        known: state_of_error(&error),
-                        heard: None,
+                        state: state_of_error(&error),
+                        last_update: None,
                         error: Some(error.to_string()),
                     };
                     (ResourceStore::new(resource), freshness)

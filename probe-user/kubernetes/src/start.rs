@@ -43,7 +43,7 @@ impl ClusterHandle {
         let watching = watcher::watch_cluster(connection, timings.clone(), inner.cluster.clone());
         let tasks = ClusterTasks {
             elector: Some(tokio::spawn(elector.run(stop.subscribe()))),
-            others: vec![
+            tasks: vec![
                 tokio::spawn(watching),
                 tokio::spawn(handle.clone().count_nodes()),
             ],
@@ -59,7 +59,7 @@ impl ClusterHandle {
         let selectors = cluster.wait_for(|cluster| {
             let freshness = &cluster.objects().freshness;
             let freshness = freshness.get(&Resource::L2Advertisements);
-            freshness.is_some_and(|freshness| freshness.known != ResourceState::NeverRead)
+            freshness.is_some_and(|freshness| freshness.state != ResourceState::NeverRead)
         });
         // …or never.
         let _ = timeout(NODES_INTERVAL, selectors).await;

@@ -1,4 +1,4 @@
-//! Watches and leader election against an API server that does everything that API servers do.
+//! Tests of watches and leader election against the fake API server.
 
 use std::time::Duration;
 
@@ -45,9 +45,9 @@ fn start(fake: &FakeApiServer) -> (ClusterHandle, ClusterTasks) {
     )
 }
 
-fn known(objects: &ClusterObjects, resource: Resource) -> ResourceState {
+fn state_of(objects: &ClusterObjects, resource: Resource) -> ResourceState {
     let freshness = objects.freshness.get(&resource);
-    freshness.map_or(ResourceState::NeverRead, |freshness| freshness.known)
+    freshness.map_or(ResourceState::NeverRead, |freshness| freshness.state)
 }
 
 fn services(cluster: &ClusterSnapshot) -> Vec<String> {
@@ -55,12 +55,12 @@ fn services(cluster: &ClusterSnapshot) -> Vec<String> {
     services.map(|service| service.named.name.clone()).collect()
 }
 
-async fn until_known(handle: &ClusterHandle, resource: Resource, wanted: ResourceState) {
-    let is_so = |cluster: &Arc<ClusterSnapshot>| known(cluster.objects(), resource) == wanted;
+async fn wait_for_state(handle: &ClusterHandle, resource: Resource, expected: ResourceState) {
+    let is_so = |cluster: &Arc<ClusterSnapshot>| state_of(cluster.objects(), resource) == expected;
     wait_until(&mut handle.cluster(), is_so).await;
 }
 
-async fn until_services(handle: &ClusterHandle, names: &[&str]) {
+async fn wait_for_services(handle: &ClusterHandle, names: &[&str]) {
     wait_until(&mut handle.cluster(), |cluster| services(cluster) == names).await;
 }
 
@@ -70,9 +70,9 @@ async fn changes_are_watched() {
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     fake.apply(POOLS, pool("production", "192.0.2.0/24"));
     let (handle, running) = start(&fake);
-    until_services(&handle, &["a"]).await;
+    wait_for_services(&handle, &["a"]).await;
     fake.apply(SERVICES, service("b", "192.0.2.2"));
-    until_services(&handle, &["a", "b"]).await;
+    wait_for_services(&handle, &["a", "b"]).await;
     fake.apply(SERVICES, service("b", "192.0.2.3"));
     let ip = "192.0.2.3".parse().unwrap();
     wait_until(&mut handle.cluster(), |cluster| {
@@ -84,13 +84,13 @@ async fn changes_are_watched() {
     })
     .await;
     fake.remove(SERVICES, "a");
-    until_services(&handle, &["b"]).await;
+    wait_for_services(&handle, &["b"]).await;
     let health = handle.health().resource(Resource::Services);
     assert_eq!(
-        (health.objects, health.freshness.known),
+        (health.objects, health.freshness.state),
         (1, ResourceState::Current)
     );
-    assert!(health.freshness.heard.is_some());
+    assert!(health.freshness.last_update.is_some());
     // Listed once.
     let lists = fake
         .requests()
@@ -105,12 +105,12 @@ async fn a_watch_that_ends_is_continued() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
-    until_services(&handle, &["a"]).await;
+    wait_for_services(&handle, &["a"]).await;
     fake.wait_for_requests(&format!("GET {SERVICES}?watch=1"), 1)
         .await;
     fake.end_watches();
     fake.apply(SERVICES, service("b", "192.0.2.2"));
-    until_services(&handle, &["a", "b"]).await;
+    wait_for_services(&handle, &["a", "b"]).await;
     fake.wait_for_requests(&format!("GET {SERVICES}?watch=1"), 2)
         .await;
     let lists = format!("GET {SERVICES}?resourceVersion");
@@ -125,20 +125,20 @@ async fn a_watch_that_ends_is_continued() {
 }
 
 #[tokio::test]
-async fn a_version_that_is_too_old_is_listed_again() {
+async fn expired_resource_version_causes_a_new_list() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
-    until_services(&handle, &["a"]).await;
+    wait_for_services(&handle, &["a"]).await;
     fake.wait_for_requests(&format!("GET {SERVICES}?watch=1"), 1)
         .await;
-    // No watch sees this.
+    // No watch receives this change.
     fake.stop();
     fake.apply(SERVICES, service("b", "192.0.2.2"));
     fake.remove(SERVICES, "a");
     fake.compact();
     fake.resume().await;
-    until_services(&handle, &["b"]).await;
+    wait_for_services(&handle, &["b"]).await;
     let gone = handle
         .health()
         .requests(ApiRequestKind::Watch, ApiOutcome::Gone);
@@ -151,20 +151,24 @@ async fn while_the_api_server_is_unreachable_the_objects_stay_as_stale() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
-    until_services(&handle, &["a"]).await;
-    let heard = handle.health().resource(Resource::Services).freshness.heard;
+    wait_for_services(&handle, &["a"]).await;
+    let new_version = handle
+        .health()
+        .resource(Resource::Services)
+        .freshness
+        .last_update;
     fake.stop();
-    until_known(&handle, Resource::Services, ResourceState::Stale).await;
+    wait_for_state(&handle, Resource::Services, ResourceState::Stale).await;
     let cluster = handle.cluster().borrow().clone();
     assert_eq!(services(&cluster), ["a"]);
     let freshness = &cluster.objects().freshness[&Resource::Services];
     assert!(
-        freshness.heard >= heard && freshness.error.is_some(),
+        freshness.last_update >= new_version && freshness.error.is_some(),
         "{freshness:?}"
     );
     assert!(cluster.is_known(Resource::Services));
     fake.resume().await;
-    until_known(&handle, Resource::Services, ResourceState::Current).await;
+    wait_for_state(&handle, Resource::Services, ResourceState::Current).await;
     let freshness = handle.cluster().borrow().objects().freshness[&Resource::Services].clone();
     assert_eq!(freshness.error, None);
     running.stop().await;
@@ -185,11 +189,11 @@ async fn an_api_server_that_is_unreachable_at_first_is_found_later() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(
-        known(handle.cluster().borrow().objects(), Resource::Services),
+        state_of(handle.cluster().borrow().objects(), Resource::Services),
         ResourceState::NeverRead
     );
     fake.resume().await;
-    until_services(&handle, &["a"]).await;
+    wait_for_services(&handle, &["a"]).await;
     running.stop().await;
 }
 
@@ -199,13 +203,13 @@ async fn missing_resources_are_found_when_they_are_installed() {
     fake.fail_with("/apis/metallb.io", 404, "404 page not found\n");
     let (handle, running) = start(&fake);
     for &resource in &Resource::ALL[1..] {
-        until_known(&handle, resource, ResourceState::NotInstalled).await;
+        wait_for_state(&handle, resource, ResourceState::NotInstalled).await;
     }
-    until_known(&handle, Resource::Services, ResourceState::Current).await;
+    wait_for_state(&handle, Resource::Services, ResourceState::Current).await;
     fake.clear_fault("/apis/metallb.io");
-    // One of them is tried regularly; the others when it is there.
+    // One of them is requested regularly; the others once it exists.
     for &resource in &Resource::ALL[1..] {
-        until_known(&handle, resource, ResourceState::Current).await;
+        wait_for_state(&handle, resource, ResourceState::Current).await;
     }
     running.stop().await;
 }
@@ -221,7 +225,7 @@ async fn objects_of_an_uninstalled_resource_are_forgotten() {
     .await;
     fake.fail_with("/apis/metallb.io", 404, "{}");
     fake.end_watches();
-    until_known(
+    wait_for_state(
         &handle,
         Resource::IpAddressPools,
         ResourceState::NotInstalled,
@@ -232,13 +236,13 @@ async fn objects_of_an_uninstalled_resource_are_forgotten() {
 }
 
 #[tokio::test]
-async fn a_forbidden_resource_is_reported_and_tried_again() {
+async fn forbidden_resource_is_reported_and_retried() {
     let fake = FakeApiServer::start().await;
     let status = json!({"kind": "Status", "code": 403, "message": "services is forbidden"});
     fake.fail_with(SERVICES, 403, &status.to_string());
     let (handle, running) = start(&fake);
-    until_known(&handle, Resource::Services, ResourceState::Forbidden).await;
-    until_known(&handle, Resource::IpAddressPools, ResourceState::Current).await;
+    wait_for_state(&handle, Resource::Services, ResourceState::Forbidden).await;
+    wait_for_state(&handle, Resource::IpAddressPools, ResourceState::Current).await;
     let error = handle.cluster().borrow().objects().freshness[&Resource::Services]
         .error
         .clone();
@@ -249,12 +253,12 @@ async fn a_forbidden_resource_is_reported_and_tried_again() {
     );
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     fake.clear_fault(SERVICES);
-    until_services(&handle, &["a"]).await;
+    wait_for_services(&handle, &["a"]).await;
     running.stop().await;
 }
 
 #[tokio::test]
-async fn a_server_without_the_selector_is_asked_for_all_services() {
+async fn all_services_are_listed_if_the_server_rejects_the_selector() {
     let fake = FakeApiServer::start().await;
     fake.fail_with(
         &format!("{SERVICES}?resourceVersion=0&fieldSelector"),
@@ -266,28 +270,28 @@ async fn a_server_without_the_selector_is_asked_for_all_services() {
     other["spec"]["type"] = json!("ClusterIP");
     fake.apply(SERVICES, other.clone());
     let (handle, running) = start(&fake);
-    until_services(&handle, &["a"]).await;
+    wait_for_services(&handle, &["a"]).await;
     other["spec"]["type"] = json!("LoadBalancer");
     fake.apply(SERVICES, other);
-    until_services(&handle, &["a", "b"]).await;
+    wait_for_services(&handle, &["a", "b"]).await;
     let mut other = service("a", "192.0.2.1");
     other["spec"]["type"] = json!("ClusterIP");
     fake.apply(SERVICES, other);
-    until_services(&handle, &["b"]).await;
+    wait_for_services(&handle, &["b"]).await;
     let requests = fake.requests().into_iter();
-    let asked = requests
+    let request_count = requests
         .filter(|request| request.contains("fieldSelector"))
         .count();
-    assert_eq!(asked, 1, "it is not used again");
+    assert_eq!(request_count, 1, "the selector is not used again");
     running.stop().await;
 }
 
 #[tokio::test]
-async fn an_invalid_watch_event_is_counted_and_the_resource_listed_again() {
+async fn invalid_watch_event_is_counted_and_causes_a_new_list() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
-    until_services(&handle, &["a"]).await;
+    wait_for_services(&handle, &["a"]).await;
     let watches = format!("GET {SERVICES}?watch=1");
     let mut times = 1;
     for nonsense in [
@@ -315,7 +319,7 @@ async fn an_invalid_watch_event_is_counted_and_the_resource_listed_again() {
     let mut invalid = service("c", "192.0.2.300");
     invalid["spec"]["loadBalancerIP"] = json!({});
     fake.apply(SERVICES, invalid);
-    until_services(&handle, &["a", "c"]).await;
+    wait_for_services(&handle, &["a", "c"]).await;
     assert_eq!(handle.health().resource(Resource::Services).invalid, 2);
     let garbage = handle
         .health()
@@ -325,13 +329,13 @@ async fn an_invalid_watch_event_is_counted_and_the_resource_listed_again() {
 }
 
 #[tokio::test]
-async fn an_invalid_list_is_requested_again() {
+async fn invalid_list_is_requested_again() {
     let fake = FakeApiServer::start().await;
     for nonsense in ["", "nonsense", "{\"items\":7}", "[[[[", "{}"] {
         fake.fail_with(SERVICES, 200, nonsense);
         let objects = fake.connect().objects().await;
         assert_eq!(
-            known(&objects, Resource::Services),
+            state_of(&objects, Resource::Services),
             ResourceState::NeverRead,
             "{nonsense}"
         );
@@ -349,25 +353,28 @@ async fn an_invalid_list_is_requested_again() {
     fake.wait_for_requests(&format!("GET {SERVICES}"), 8).await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     fake.clear_fault(SERVICES);
-    until_services(&handle, &["a"]).await;
+    wait_for_services(&handle, &["a"]).await;
     running.stop().await;
 }
 
 #[tokio::test]
-async fn a_command_lists_everything_once() {
+async fn one_shot_command_lists_each_resource_once() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     fake.apply(POOLS, pool("production", "192.0.2.0/24"));
     fake.fail_with(path(Resource::BgpAdvertisements), 404, "{}");
     fake.fail_with(path(Resource::ServiceL2Statuses), 403, "{}");
     let objects = fake.connect().objects().await;
-    assert_eq!(known(&objects, Resource::Services), ResourceState::Current);
     assert_eq!(
-        known(&objects, Resource::BgpAdvertisements),
+        state_of(&objects, Resource::Services),
+        ResourceState::Current
+    );
+    assert_eq!(
+        state_of(&objects, Resource::BgpAdvertisements),
         ResourceState::NotInstalled
     );
     assert_eq!(
-        known(&objects, Resource::ServiceL2Statuses),
+        state_of(&objects, Resource::ServiceL2Statuses),
         ResourceState::Forbidden
     );
     assert_eq!((objects.services.len(), objects.metallb.len()), (1, 1));
@@ -376,7 +383,7 @@ async fn a_command_lists_everything_once() {
     assert!(
         Resource::ALL
             .iter()
-            .all(|&resource| known(&objects, resource) == ResourceState::NeverRead)
+            .all(|&resource| state_of(&objects, resource) == ResourceState::NeverRead)
     );
 }
 
@@ -409,11 +416,11 @@ async fn nodes_are_listed_occasionally_and_cached() {
     fake.apply(NODES, node("node-2"));
     assert_eq!(handle.nodes(hour).await.len(), 1);
     assert_eq!(handle.nodes(Duration::ZERO).await.len(), 1);
-    let asked = fake
+    let request_count = fake
         .requests()
         .into_iter()
         .filter(|request| request.contains(NODES));
-    assert_eq!(asked.count(), 1);
+    assert_eq!(request_count.count(), 1);
     running.stop().await;
 }
 
@@ -463,7 +470,7 @@ async fn ready_endpoints_of_a_service_are_counted() {
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
 
-async fn until_leader(handle: &ClusterHandle) -> Predecessor {
+async fn wait_for_leader(handle: &ClusterHandle) -> Predecessor {
     let is_leader = |leadership: &Leadership| matches!(leadership, Leadership::Leader(_));
     wait_until(&mut handle.leadership(), is_leader).await;
     match *handle.leadership().borrow() {
@@ -472,7 +479,7 @@ async fn until_leader(handle: &ClusterHandle) -> Predecessor {
     }
 }
 
-async fn until_follower(handle: &ClusterHandle) {
+async fn wait_for_follower(handle: &ClusterHandle) {
     let is_follower = |leadership: &Leadership| *leadership == Leadership::Follower;
     wait_until(&mut handle.leadership(), is_follower).await;
 }
@@ -495,54 +502,60 @@ fn holder(fake: &FakeApiServer) -> String {
 }
 
 /// A candidate that knows its coverage from the start.
-fn start_with_coverage(fake: &FakeApiServer, is_blind: bool) -> (ClusterHandle, ClusterTasks) {
+fn start_with_coverage(
+    fake: &FakeApiServer,
+    has_no_coverage: bool,
+) -> (ClusterHandle, ClusterTasks) {
     let (handle, running) = start(fake);
-    let here = usize::from(!is_blind);
+    let on_link = usize::from(!has_no_coverage);
     handle
         .segment_coverage()
-        .send_replace(Some(SegmentCoverage { here, is_blind }));
+        .send_replace(Some(SegmentCoverage {
+            on_link,
+            has_no_coverage,
+        }));
     (handle, running)
 }
 
 #[tokio::test]
-async fn one_candidate_of_many_is_the_leader_and_another_when_it_stops() {
+async fn exactly_one_candidate_leads_and_another_takes_over_when_it_stops() {
     let fake = FakeApiServer::start().await;
     let (first, running) = start(&fake);
-    assert_eq!(until_leader(&first).await, Predecessor::Unknown);
+    assert_eq!(wait_for_leader(&first).await, Predecessor::Unknown);
     assert!(holder(&fake).starts_with("node-1_"));
-    let others: Vec<_> = (0..4).map(|_| start(&fake)).collect();
+    let tasks: Vec<_> = (0..4).map(|_| start(&fake)).collect();
     // It renews while they read.
     fake.wait_for_requests(&format!("PUT {LEASES}"), 10).await;
     assert!(is_leader(&first));
-    assert!(others.iter().all(|(other, _)| !is_leader(other)));
+    assert!(tasks.iter().all(|(other, _)| !is_leader(other)));
     running.stop().await;
     assert!(!is_leader(&first));
-    let waiting = others
+    let waiting = tasks
         .iter()
-        .map(|(other, _)| Box::pin(until_leader(other)));
+        .map(|(other, _)| Box::pin(wait_for_leader(other)));
     let (predecessor, ..) = futures_util::future::select_all(waiting).await;
     assert!(matches!(predecessor, Predecessor::Other { .. }));
-    let leaders = others.iter().filter(|(other, _)| is_leader(other));
+    let leaders = tasks.iter().filter(|(other, _)| is_leader(other));
     assert_eq!(leaders.count(), 1);
     let spec = &lease_of(&fake)["spec"];
     assert_eq!(spec["leaseTransitions"], 1);
     assert_eq!(spec["leaseDurationSeconds"], 1);
-    for (_, running) in others {
+    for (_, running) in tasks {
         running.stop().await;
     }
     assert_eq!(holder(&fake), "", "released");
 }
 
 #[tokio::test]
-async fn a_leader_that_cannot_renew_stops_before_another_begins() {
+async fn leader_that_cannot_renew_stops_before_its_lease_expires() {
     let fake = FakeApiServer::start().await;
     let (first, running) = start(&fake);
-    until_leader(&first).await;
+    wait_for_leader(&first).await;
     fake.stop();
-    until_follower(&first).await;
+    wait_for_follower(&first).await;
     fake.resume().await;
     let (second, other) = start(&fake);
-    let leaders = [&first, &second].map(|handle| Box::pin(until_leader(handle)));
+    let leaders = [&first, &second].map(|handle| Box::pin(wait_for_leader(handle)));
     futures_util::future::select_all(leaders).await;
     assert!(!(is_leader(&first) && is_leader(&second)));
     running.stop().await;
@@ -550,19 +563,19 @@ async fn a_leader_that_cannot_renew_stops_before_another_begins() {
 }
 
 #[tokio::test]
-async fn a_leader_that_gets_its_lease_back_knows_that_no_other_had_it() {
+async fn leader_that_reacquires_its_lease_detects_that_no_other_held_it() {
     let fake = FakeApiServer::start().await;
     let (handle, running) = start(&fake);
-    until_leader(&handle).await;
+    wait_for_leader(&handle).await;
     fake.stop();
-    until_follower(&handle).await;
+    wait_for_follower(&handle).await;
     fake.resume().await;
-    assert_eq!(until_leader(&handle).await, Predecessor::ThisProcess);
+    assert_eq!(wait_for_leader(&handle).await, Predecessor::ThisProcess);
     running.stop().await;
 }
 
 #[tokio::test]
-async fn the_lease_keeps_what_others_wrote_into_it_and_says_how_many_nodes_there_are() {
+async fn lease_preserves_foreign_fields_and_records_the_number_of_nodes() {
     let fake = FakeApiServer::start().await;
     fake.apply(
         "/api/v1/nodes",
@@ -581,7 +594,7 @@ async fn the_lease_keeps_what_others_wrote_into_it_and_says_how_many_nodes_there
     let (handle, running) = start(&fake);
     let last_renewal = "2026-01-01T00:00:00Z".parse().unwrap();
     assert_eq!(
-        until_leader(&handle).await,
+        wait_for_leader(&handle).await,
         Predecessor::Other { last_renewal }
     );
     let lease = lease_of(&fake);
@@ -604,11 +617,11 @@ async fn a_candidate_with_coverage_is_preferred() {
     fake.wait_for_requests(&format!("GET {LEASES}"), 1).await;
     assert!(!is_leader(&uncovered));
     let (covered, other) = start_with_coverage(&fake, false);
-    until_leader(&covered).await;
+    wait_for_leader(&covered).await;
     assert!(!is_leader(&uncovered));
     // It stops, and no candidate with coverage is left.
     other.stop().await;
-    until_leader(&uncovered).await;
+    wait_for_leader(&uncovered).await;
     // The Lease is not offered at once again.
     fake.wait_for_requests(&format!("PUT {LEASES}"), 20).await;
     assert!(is_leader(&uncovered));
@@ -616,16 +629,17 @@ async fn a_candidate_with_coverage_is_preferred() {
 }
 
 #[tokio::test]
-async fn a_leader_that_loses_its_coverage_gives_way_to_a_candidate_with_coverage() {
+async fn leader_without_coverage_releases_to_a_candidate_with_coverage() {
     let fake = FakeApiServer::start().await;
     let (first, running) = start_with_coverage(&fake, false);
-    until_leader(&first).await;
+    wait_for_leader(&first).await;
     let (second, other) = start_with_coverage(&fake, false);
-    let (here, is_blind) = (0, true);
-    first
-        .segment_coverage()
-        .send_replace(Some(SegmentCoverage { here, is_blind }));
-    until_leader(&second).await;
+    let (on_link, has_no_coverage) = (0, true);
+    first.segment_coverage().send_replace(Some(SegmentCoverage {
+        on_link,
+        has_no_coverage,
+    }));
+    wait_for_leader(&second).await;
     assert!(!is_leader(&first));
     // It stays so.
     let renewals = fake
@@ -641,7 +655,7 @@ async fn a_leader_that_loses_its_coverage_gives_way_to_a_candidate_with_coverage
 }
 
 #[tokio::test]
-async fn where_the_lease_is_forbidden_there_is_no_leader() {
+async fn no_leader_if_the_lease_is_forbidden() {
     let fake = FakeApiServer::start().await;
     fake.fail_with(LEASES, 403, "{}");
     let (handle, running) = start(&fake);
@@ -652,7 +666,7 @@ async fn where_the_lease_is_forbidden_there_is_no_leader() {
         .requests(ApiRequestKind::Lease, ApiOutcome::Forbidden);
     assert!(forbidden >= 2, "{forbidden}");
     fake.clear_fault(LEASES);
-    until_leader(&handle).await;
+    wait_for_leader(&handle).await;
     running.stop().await;
 }
 
@@ -660,34 +674,34 @@ async fn where_the_lease_is_forbidden_there_is_no_leader() {
 async fn a_lease_that_another_took_is_neither_renewed_nor_released() {
     let fake = FakeApiServer::start().await;
     let (handle, running) = start(&fake);
-    until_leader(&handle).await;
+    wait_for_leader(&handle).await;
     let mut lease = lease_of(&fake);
     lease["spec"]["holderIdentity"] = json!("somebody");
     lease["spec"]["leaseDurationSeconds"] = json!(60);
     fake.apply(LEASES, lease);
-    until_follower(&handle).await;
+    wait_for_follower(&handle).await;
     assert_eq!(holder(&fake), "somebody");
     running.stop().await;
     assert_eq!(holder(&fake), "somebody");
 }
 
 #[tokio::test]
-async fn after_a_restart_a_conflict_is_an_event_whatever_the_predecessor_sent_about_its_address() {
+async fn after_a_restart_a_new_conflict_becomes_an_event_regardless_of_earlier_events() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("frontend", "192.0.2.10"));
-    // Left by an agent that sent another conflict on the address, and did not see its end.
+    // The Event of an agent that sent another conflict on the address and stopped before its end.
     fake.apply(
         LEASES,
         json!({
             "metadata": {
                 "namespace": "default", "name": lease::NAME,
-                "annotations": {"arp-monitor/told-event": "65a2a3d6"},
+                "annotations": {"arp-monitor/last-event": "65a2a3d6"},
             },
             "spec": {"holderIdentity": "", "renewTime": "2026-01-01T00:00:00.000000Z"},
         }),
     );
     let (handle, running) = start(&fake);
-    until_services(&handle, &["frontend"]).await;
+    wait_for_services(&handle, &["frontend"]).await;
     let (findings, received) = tokio::sync::broadcast::channel(8);
     let sink = EventSink::new(fake.connect(), handle.cluster(), "node-1".to_owned());
     let policy = NotifierPolicy {
@@ -703,7 +717,7 @@ async fn after_a_restart_a_conflict_is_an_event_whatever_the_predecessor_sent_ab
         }),
     };
     let notifier = Notifier::start(sink, policy, sources, Arc::default());
-    until_leader(&handle).await;
+    wait_for_leader(&handle).await;
     let mut conflict = (*record(10, FindingKind::Conflict, Severity::Critical)).clone();
     conflict.cluster = Some(Box::new(context(&["frontend"])));
     findings.send(Arc::new(conflict)).unwrap();

@@ -1,4 +1,4 @@
-//! How often the API server is asked: all numbers that decide what a large fleet costs it.
+//! The timings of requests to the API server: all values that determine the load of a large fleet.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct ApiTimings {
     pub idle_timeout: Duration,
     /// The interval at which the resource that shows whether MetalLB is installed is tried again.
     pub missing: Duration,
-    /// The same for its other resources.
+    /// The same interval for its other resources.
     pub missing_others: Duration,
     /// The interval at which a forbidden resource is tried again.
     pub forbidden: Duration,
@@ -37,9 +37,9 @@ pub struct ApiTimings {
     pub renew_deadline: Duration,
     /// The shortest interval at which followers read it; the more there are, the longer.
     pub observe_interval: Duration,
-    /// A candidate without any of the cluster's addresses acquires the Lease only when no other did for this long.
+    /// A candidate without coverage acquires the Lease only after it has been free for this long.
     pub acquire_delay: Duration,
-    /// A leader without any of them for this long offers the Lease to the others.
+    /// A leader without coverage for this long offers the Lease to the others.
     pub release_after: Duration,
     /// If no other candidate acquired it, it is not offered again before this time.
     pub release_interval: Duration,
@@ -87,7 +87,7 @@ pub fn up_to(time: Duration) -> Duration {
 
 #[cfg(test)]
 impl ApiTimings {
-    /// Short ones for tests.
+    /// Short timings for tests.
     pub fn for_tests() -> Self {
         Self {
             start: Duration::ZERO,

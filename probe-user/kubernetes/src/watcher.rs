@@ -4,9 +4,9 @@
 //! only if that is too old is the resource listed again. While the API server is unreachable, the last known objects
 //! stay, marked as stale.
 //!
-//! `kube::runtime::watcher` is not used. It buffers and parses a list as a whole, without a limit; after 410 all nodes of
-//! a fleet would list at once; and a watch that a restored etcd answers with 504 for ever (the version is in its future)
-//! is retried but never listed again.
+//! `kube::runtime::watcher` is not used. It buffers and parses a list as a whole, without a limit; after 410 all nodes
+//! of a fleet would list at once; and a watch to which a restored etcd responds with 504 for ever (the version is in
+//! its future) is retried but never listed again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,7 +65,7 @@ const MAX_LOGGED_FIELDS: usize = 64;
 
 /// The annotations that show that MetalLB is installed, before its resources were found.
 const ALLOCATED_FROM: &str = "metallb.io~1ip-allocated-from-pool";
-const ALLOCATED_FROM_BEFORE: &str = "metallb.universe.tf~1ip-allocated-from-pool";
+const FORMER_ALLOCATED_FROM: &str = "metallb.universe.tf~1ip-allocated-from-pool";
 
 enum StoreUpdate {
     /// All objects of a resource.
@@ -163,7 +163,7 @@ impl StoreUpdater {
                     invalid: store.invalid(),
                     freshness: current(),
                 };
-                let before = self.health.resource(resource).freshness.known;
+                let before = self.health.resource(resource).freshness.state;
                 if resource == Resource::IpAddressPools && before != ResourceState::Current {
                     self.found.notify_waiters();
                 }
@@ -183,7 +183,7 @@ impl StoreUpdater {
             }
             StoreUpdate::Resumed(resource) => {
                 let mut health = self.health.resource(resource);
-                let was = health.freshness.known;
+                let was = health.freshness.state;
                 health.freshness = current();
                 self.health.set_resource(resource, health);
                 if was != ResourceState::Current {
@@ -214,35 +214,35 @@ impl StoreUpdater {
     fn failed(&mut self, resource: Resource, error: &ApiRequestError) -> bool {
         let mut health = self.health.resource(resource);
         let before = health.freshness.clone();
-        let was_read = matches!(before.known, ResourceState::Current | ResourceState::Stale);
-        health.freshness.known = match state_of_error(error) {
+        let was_read = matches!(before.state, ResourceState::Current | ResourceState::Stale);
+        health.freshness.state = match state_of_error(error) {
             // A starting API server forbids everything for a moment: the last known objects stay.
             ResourceState::NeverRead | ResourceState::Forbidden if was_read => ResourceState::Stale,
-            ResourceState::NeverRead => before.known,
-            known => known,
+            ResourceState::NeverRead => before.state,
+            state => state,
         };
         health.freshness.error = Some(error.to_string());
-        if health.freshness.known == ResourceState::NotInstalled {
+        if health.freshness.state == ResourceState::NotInstalled {
             self.stores.insert(resource, ResourceStore::new(resource));
             (health.objects, health.invalid) = (0, 0);
         }
         let after = health.freshness.clone();
         self.health.set_resource(resource, health);
-        if before.known != after.known || before.error.is_none() {
+        if before.state != after.state || before.error.is_none() {
             // Logged once, however often it is retried.
-            match after.known {
+            match after.state {
                 ResourceState::NotInstalled => {
                     tracing::info!(%resource, "not installed, retrying occasionally");
                 }
                 _ => {
-                    tracing::warn!(%resource, state = %after.known, %error, "cannot watch");
+                    tracing::warn!(%resource, state = %after.state, %error, "cannot watch");
                 }
             }
         }
         before != after
     }
 
-    /// Logs each field once that this version does not know: what follows from it is not known either.
+    /// Logs each unknown field once, because drift and causes may miss its meaning.
     fn log_unknown_fields(&mut self) {
         for store in self.stores.values() {
             let resource = store.resource();
@@ -250,24 +250,24 @@ impl StoreUpdater {
                 if self.logged_fields.len() < MAX_LOGGED_FIELDS
                     && self.logged_fields.insert((resource, field.to_owned()))
                 {
-                    tracing::warn!(%resource, field, "objects have a field that this version does not know: drift and causes may miss what it means");
+                    tracing::warn!(%resource, field, "objects have an unknown field: drift and causes may be incomplete; update arp-monitor");
                 }
             }
         }
     }
 
-    /// Whether a service shows that MetalLB was installed since.
+    /// Whether a service is the first to show that MetalLB has been installed.
     fn is_first_metallb_service(&self, service: &Value) -> bool {
-        let known = self
+        let state = self
             .health
             .resource(Resource::IpAddressPools)
             .freshness
-            .known;
+            .state;
         let has = |key| {
             let pointer = format!("/metadata/annotations/{key}");
             service.pointer(&pointer).is_some()
         };
-        known == ResourceState::NotInstalled && (has(ALLOCATED_FROM) || has(ALLOCATED_FROM_BEFORE))
+        state == ResourceState::NotInstalled && (has(ALLOCATED_FROM) || has(FORMER_ALLOCATED_FROM))
     }
 
     /// Publishes a snapshot.
@@ -291,8 +291,8 @@ impl StoreUpdater {
 
 fn current() -> Freshness {
     Freshness {
-        known: ResourceState::Current,
-        heard: Some(Timestamp::now()),
+        state: ResourceState::Current,
+        last_update: Some(Timestamp::now()),
         error: None,
     }
 }
@@ -361,14 +361,14 @@ impl ResourceWatcher {
 
     /// Reports a failure, and waits.
     async fn back_off(&mut self, error: ApiRequestError, backoff: &mut Backoff) {
-        let known = state_of_error(&error);
-        self.forbidden = match known {
+        let state = state_of_error(&error);
+        self.forbidden = match state {
             ResourceState::Forbidden => self.forbidden.saturating_add(1),
             _ => 0,
         };
         // The loop notices that the receiver is gone.
         let _ = self.send(StoreUpdate::Failed(self.resource, error)).await;
-        match known {
+        match state {
             ResourceState::NotInstalled => self.wait_until_found().await,
             // A starting API server forbids everything for a moment.
             ResourceState::Forbidden if self.forbidden > IMMEDIATE_RETRIES => {
@@ -387,7 +387,7 @@ impl ResourceWatcher {
     /// as well.
     async fn wait_until_found(&self) {
         let health = self.connection.health();
-        let pools = health.resource(Resource::IpAddressPools).freshness.known;
+        let pools = health.resource(Resource::IpAddressPools).freshness.state;
         let wait = match self.resource {
             Resource::IpAddressPools | Resource::Services => self.timings.missing,
             // The installation may still be going on.
@@ -433,7 +433,7 @@ impl ResourceWatcher {
                     | ApiRequestError::Unavailable(_)
                     | ApiRequestError::Unauthorized(_)),
                 )) => {
-                    // It may be that it cannot serve the version, as after etcd was restored.
+                    // The server may be unable to serve the version, for example after etcd was restored.
                     if matches!(error, ApiRequestError::Unavailable(_))
                         && failed >= MAX_WATCH_ERRORS
                     {
@@ -486,7 +486,7 @@ impl ResourceWatcher {
         while let Some(line) = lines.next().await {
             let line = match line {
                 Ok(line) => line,
-                // The connection ended, or is dead: the next watch will tell.
+                // The connection ended, or is dead: the next watch shows which.
                 Err(LinesCodecError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
                     tracing::debug!(resource = %self.resource, %error, "watch cut off");
                     return Err(WatchEnd::Ended);
@@ -532,8 +532,8 @@ impl ResourceWatcher {
         self.connection
             .health()
             .record_contact(self.resource, Timestamp::now());
-        if let Some(heard) = object::version(&object) {
-            heard.clone_into(version);
+        if let Some(new_version) = object::version(&object) {
+            new_version.clone_into(version);
         }
         match kind {
             "ADDED" | "MODIFIED" => self.send(StoreUpdate::Applied(self.resource, object)).await,

@@ -13,7 +13,7 @@ use crate::{AddressContext, Hint};
 
 label_enum! {
     /// The result of a check of one address.
-    pub enum CheckVerdict {
+    pub enum CheckStatus {
         /// Exactly one host owns it.
         OneOwner = "one_owner",
         /// Two hosts or more own it at once.
@@ -32,7 +32,7 @@ label_enum! {
 /// The result of checking one address: a line of JSON. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckRecord {
-    /// When the verdict was reached.
+    /// When the check ended.
     pub time: Timestamp,
     /// The address.
     pub ip: Ipv4Addr,
@@ -40,8 +40,8 @@ pub struct CheckRecord {
     pub interface: String,
     /// The VLAN, by tags that this program adds: `0` untagged, `100`, `100.200`.
     pub vlan: Vlan,
-    /// The verdict.
-    pub verdict: CheckVerdict,
+    /// The result of the check.
+    pub status: CheckStatus,
     /// How many frames were sent for it, of either form.
     pub probes_sent: u32,
     /// Of these, how many were ARP requests with an address of this host as sender; the others were ARP probes.
@@ -185,9 +185,9 @@ mod tests {
         }
     }
 
-    /// Records that together have every verdict, field and label.
+    /// Records that together have every status, field and label.
     fn every_record() -> Vec<CheckRecord> {
-        let number = CheckVerdict::ALL.len().max(Hint::ALL.len());
+        let number = CheckStatus::ALL.len().max(Hint::ALL.len());
         (0..number)
             .map(|number| {
                 let at: Timestamp = "2026-11-20T02:13:07.5Z".parse().unwrap();
@@ -215,7 +215,7 @@ mod tests {
                     ip: Ipv4Addr::new(192, 0, 2, 10),
                     interface: "eth0".to_owned(),
                     vlan: Vlan([100, 0]),
-                    verdict: CheckVerdict::ALL[number % CheckVerdict::COUNT],
+                    status: CheckStatus::ALL[number % CheckStatus::COUNT],
                     probes_sent: 3,
                     requests_sent: u32::from(number % 2 == 0),
                     probed_by: (number % 2 == 0).then_some(MacAddr([2, 0, 0, 0, 0, 3])),
@@ -269,8 +269,8 @@ mod tests {
             fields(json.iter().map(|line| &line["cluster"]))
         );
         assert_eq!(
-            schema.labels("/properties/verdict/enum"),
-            CheckVerdict::LABELS
+            schema.labels("/properties/status/enum"),
+            CheckStatus::LABELS
         );
         assert_eq!(schema.labels("/properties/hint/enum"), Hint::LABELS);
     }

@@ -39,7 +39,7 @@ pub use binding::{BindingRecord, ConflictRecord, TakeoverRecord, UndecidedKind, 
 pub use binding_key::{BindingKey, Segment};
 pub use bogus_reason::BogusReason;
 pub use cause_step::{CauseSubject, cause_step};
-pub use check::{CheckOwnerRecord, CheckRecord, CheckVerdict, NeighborRecord};
+pub use check::{CheckOwnerRecord, CheckRecord, CheckStatus, NeighborRecord};
 pub use claim::{ClaimForm, ClaimRecord};
 pub use clock::Clock;
 pub use context::{

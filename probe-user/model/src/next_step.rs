@@ -9,7 +9,7 @@ use super::{
     CheckRecord, FindingRecord, OwnerRecord,
     cause_step::{CauseSubject, arp_flux, cause_step, ipvs_strict_arp},
 };
-use crate::{CauseKind, CheckVerdict, Evidence, FindingKind, Hint, OwnerRole};
+use crate::{CauseKind, CheckStatus, Evidence, FindingKind, Hint, OwnerRole};
 
 /// The source of findings, on which the possible next steps depend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,21 +126,21 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
     if by_hint.is_some() {
         return by_hint;
     }
-    match record.verdict {
-        CheckVerdict::Conflict if record.owners.iter().any(|owner| owner.holds) => {
+    match record.status {
+        CheckStatus::Conflict if record.owners.iter().any(|owner| owner.holds) => {
             Some(NextStep::new(
                 "see which machine the other one is, and take the address off one of the two:",
                 identify_hosts(&macs(false), &FindingOrigin::Attached),
             ))
         }
-        CheckVerdict::Conflict => Some(NextStep::new(
+        CheckStatus::Conflict => Some(NextStep::new(
             "see which machines these are, and take the address off all but one:",
             identify_hosts(
                 &[macs(false), macs(true)].concat(),
                 &FindingOrigin::Attached,
             ),
         )),
-        CheckVerdict::Moved => Some(NextStep::new(
+        CheckStatus::Moved => Some(NextStep::new(
             "nothing, if somebody moved it; to see whether it stays:",
             check_command(
                 record.ip.into(),
@@ -150,14 +150,14 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
             ),
         )),
         // Without a step for the hint, the MACs are to be identified.
-        CheckVerdict::Contested => Some(NextStep::new(
+        CheckStatus::Contested => Some(NextStep::new(
             "see which hosts these are, and take the address off the one that is no router:",
             identify_hosts(
                 &[macs(false), macs(true)].concat(),
                 &FindingOrigin::Attached,
             ),
         )),
-        CheckVerdict::OneOwner | CheckVerdict::NoReply | CheckVerdict::NotProbed => None,
+        CheckStatus::OneOwner | CheckStatus::NoReply | CheckStatus::NotProbed => None,
     }
 }
 

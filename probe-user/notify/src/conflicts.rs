@@ -12,7 +12,7 @@ use super::{
     queue::{CAPACITY, NotificationBatch},
 };
 
-/// Open conflicts whose end is awaited: as many as detection tracks addresses by default.
+/// Maximum number of open conflicts: the default number of tracked addresses.
 const MAX_OPEN: usize = 65_536;
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl OpenConflicts {
         self.min_severity
     }
 
-    /// The notification for a finding, if it is sent: conflicts of sufficient severity, and how they go on.
+    /// The notification for a finding, if it is sent: conflicts of sufficient severity, and their further events.
     pub fn select(&mut self, record: Arc<FindingRecord>) -> Option<Notification> {
         let kind = NotificationKind::of(record.finding)?;
         let notification = Notification {
@@ -104,14 +104,14 @@ impl OpenConflicts {
         }
     }
 
-    /// Forgets what this process delivered: another agent may have sent more about it since.
+    /// Clears the record of deliveries: another agent may have sent newer notifications since.
     pub fn clear_delivered(&mut self) {
         for conflict in self.open.values_mut() {
             conflict.is_delivered = false;
         }
     }
 
-    /// The open conflicts that this process did not deliver with their present owners.
+    /// The open conflicts that this process has not delivered with their current owners.
     pub fn undelivered(&self) -> impl Iterator<Item = &Notification> {
         let conflicts = self.open.values();
         conflicts
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_conflict_is_sent_if_its_opening_was() {
+    fn resolution_is_sent_if_the_conflict_was_sent() {
         let mut conflicts = OpenConflicts::new(Severity::Critical);
         let (critical, warning, notice) = (Severity::Critical, Severity::Warning, Severity::Notice);
         for (finding, severity, expected) in [
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_conflicts_beyond_the_bound_are_sent_all_the_same() {
+    fn memory_is_bounded_and_conflicts_beyond_the_bound_are_still_sent() {
         let mut conflicts = OpenConflicts::new(Severity::Info);
         let numbered = |number: u32, finding| {
             let mut record = (*record(1, finding, Severity::Warning)).clone();

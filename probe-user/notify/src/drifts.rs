@@ -1,7 +1,7 @@
 //! Which drifts of a cluster are sent. Pure.
 //!
-//! Only the leader looks for drifts. A new leader sends every drift that it finds: when a drift began decides nothing,
-//! because that may be long before anybody could send it. A drift has ended when it was absent for a while.
+//! Only the leader looks for drifts. A new leader sends every drift that it finds: the start of a drift is not
+//! considered, because it may be long before any agent could send it. A drift has ended when it was absent for a while.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ impl DriftGate {
         *self = Self::default();
     }
 
-    /// Compares the drifts that there are with those that were sent.
+    /// Compares the current drifts with the sent ones.
     pub fn update(
         &mut self,
         drifts: &[Drift],
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drift_is_sent_once_and_its_end_when_it_is_certain() {
+    fn drift_is_sent_once_and_its_end_once_confirmed() {
         let mut gate = DriftGateFixture::new();
         let drift = drift("a");
         let begins = sent(NotificationKind::Drift, "a");
@@ -138,11 +138,11 @@ mod tests {
     }
 
     #[test]
-    fn its_wording_and_its_evidence_may_change_while_it_lasts() {
+    fn changed_wording_or_evidence_is_not_a_new_drift() {
         let mut gate = DriftGateFixture::new();
         let first = drift("a");
         let later = Drift {
-            says: "something else".to_owned(),
+            summary: "something else".to_owned(),
             since: Timestamp::UNIX_EPOCH,
             ..first.clone()
         };

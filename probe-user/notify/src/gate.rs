@@ -1,13 +1,13 @@
 //! Decides which notifications this agent sends. Pure: findings, drifts and changes of the leader go in, the queue comes
 //! out.
 //!
-//! In a cluster every agent sees conflicts, and the leader sends. Delivery is at least once: a new leader sends every
-//! open conflict and drift that it sees, and what happened since the last renewal of its predecessor. Nothing that
-//! another agent may have sent suppresses anything. Only a conflict that this very process delivered, for the same
-//! address and the same owners, is not sent again, and only if no other agent was the leader in between.
+//! In a cluster every agent detects conflicts, and the leader sends notifications. Delivery is at least once: a new
+//! leader sends every open conflict and drift that it has, and all events since the last renewal of its predecessor.
+//! Notifications that another agent may have sent suppress nothing. Only a conflict that this process itself delivered,
+//! for the same address and owners, is not sent again, and only if no other agent was the leader in between.
 //!
 //! While the API server is unreachable no agent can become the leader, and a conflict on its own address may be why:
-//! the last leader then sends what happens, when a new leader would long have been elected.
+//! after the time in which a new leader would have been elected, the last leader sends.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use super::{
 };
 
 /// The longest time that a change of the leader takes: the Lease of 15 s runs out, a follower observes that and
-/// acquires it. It also bounds the difference of two nodes' clocks that costs no notification.
+/// acquires it. Clock differences between nodes up to this value lose no notification.
 pub const TAKEOVER_WINDOW: Duration = Duration::from_mins(1);
 
 /// Whether this agent sends.
@@ -32,16 +32,16 @@ pub const TAKEOVER_WINDOW: Duration = Duration::from_mins(1);
 pub enum GateRole {
     /// It sends.
     Leader,
-    /// Another agent does, or none yet.
+    /// Another agent sends, or none yet.
     Follower,
 }
 
 /// Whether the API server can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiServerState {
-    /// It can be, or there is no cluster.
+    /// It is reachable, or there is no cluster.
     Reachable,
-    /// It cannot: there is no election.
+    /// It is unreachable: there is no election.
     Unreachable,
 }
 
@@ -51,11 +51,11 @@ pub struct NotificationGate {
     role: GateRole,
     conflicts: OpenConflicts,
     drifts: DriftGate,
-    /// What happened while this agent was a follower, with the time of arrival.
+    /// The notifications of the time as follower, with their times of arrival.
     recent: VecDeque<(Instant, Notification)>,
     /// Whether this agent was the leader last, as far as it knows.
     is_last_leader: bool,
-    /// What this agent sends. What is in the queue stays there when another agent becomes the leader.
+    /// The queue of this agent. Its notifications stay when another agent becomes the leader.
     pub queue: NotificationQueue,
 }
 
@@ -77,7 +77,7 @@ impl NotificationGate {
         self.role
     }
 
-    /// A finding.
+    /// Accepts a finding.
     pub fn accept_finding(&mut self, record: Arc<FindingRecord>, now: Instant) -> u64 {
         let Some(notification) = self.conflicts.select(record) else {
             return 0;
@@ -95,7 +95,7 @@ impl NotificationGate {
         }
     }
 
-    /// The drifts that there are now.
+    /// Updates the current drifts.
     pub fn update_drifts(&mut self, drifts: &[Drift], now: Instant, time: Timestamp) -> u64 {
         if self.role == GateRole::Follower {
             return 0;
@@ -105,7 +105,7 @@ impl NotificationGate {
         self.queue.push_all(notifications)
     }
 
-    /// This agent becomes the leader.
+    /// Handles that this agent becomes the leader.
     pub fn become_leader(&mut self, predecessor: Predecessor, now: Instant) -> u64 {
         if self.role == GateRole::Leader {
             return 0;
@@ -135,19 +135,19 @@ impl NotificationGate {
         self.queue.push_all(notifications) + overflow
     }
 
-    /// Another agent becomes the leader, or none is.
+    /// Handles that another agent becomes the leader, or none is.
     pub fn become_follower(&mut self) {
         self.is_last_leader = self.role == GateRole::Leader;
         self.role = GateRole::Follower;
         self.drifts.clear();
     }
 
-    /// A batch was delivered.
+    /// Records that a batch was delivered.
     pub fn record_delivered(&mut self, batch: &NotificationBatch) {
         self.conflicts.record_delivered(batch);
     }
 
-    /// Time has passed.
+    /// Advances the time to `now`.
     pub fn tick(&mut self, now: Instant, time: Timestamp, api_server: ApiServerState) -> u64 {
         let ended = self.drifts.tick(now, time);
         let mut dropped = self.queue.push_all(ended);
@@ -183,7 +183,7 @@ fn may_be_unsent(notification: &Notification, predecessor: Predecessor) -> bool 
     match predecessor {
         Predecessor::ThisProcess => true,
         Predecessor::Other { last_renewal } => notification.time() + TAKEOVER_WINDOW > last_renewal,
-        // What is over may have been sent long ago; what is open is sent anyway.
+        // Resolved conflicts may have been sent long ago; open ones are sent anyway.
         Predecessor::Unknown => false,
     }
 }
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_conflict_is_sent_whatever_was_sent_about_its_address_before_a_restart() {
+    async fn new_conflict_is_sent_regardless_of_notifications_before_a_restart() {
         for minutes in [1, 11, 20] {
             let mut before = Agent::follower();
             before.leads(Predecessor::Unknown, 0);
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_conflict_that_lasts_is_sent_again_after_a_restart() {
+    async fn open_conflict_is_sent_again_after_a_restart() {
         let mut agent = Agent::follower();
         agent.leads_after(20, 30);
         agent.opens(1, 40);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_leader_sends_what_happened_after_the_last_renewal_however_long_ago_that_was() {
+    async fn new_leader_sends_all_events_since_the_last_renewal() {
         let mut agent = Agent::follower();
         // Opened and ended before the last renewal: the predecessor sent both.
         agent.opens(1, 0);
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn clocks_that_differ_by_less_than_the_takeover_window_cost_nothing() {
+    async fn clock_skew_below_the_takeover_window_loses_no_notification() {
         let mut agent = Agent::follower();
         agent.opens(1, 941);
         agent.ends(1, 942);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_leader_sends_what_is_open_and_what_ended_just_now() {
+    async fn first_leader_sends_open_and_recently_resolved_conflicts() {
         let mut agent = Agent::follower();
         agent.opens(1, 0);
         agent.ends(1, 50);
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_loses_the_lease_and_gets_it_back_sends_only_what_it_did_not_deliver() {
+    async fn leader_that_reacquires_its_lease_sends_only_undelivered_notifications() {
         let mut agent = Agent::new(GateRole::Leader);
         agent.opens(1, 0);
         assert_eq!(agent.sent(), [OPENED]);
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_in_the_queue_is_sent_when_another_agent_becomes_the_leader() {
+    async fn queued_notifications_are_sent_when_another_agent_becomes_the_leader() {
         let mut agent = Agent::new(GateRole::Leader);
         agent.opens(1, 0);
         agent.gate.become_follower();
@@ -461,7 +461,7 @@ mod tests {
         agent.tick(100, REACHABLE);
         agent.leads(Predecessor::ThisProcess, 110);
         agent.drifts(120, &[old]);
-        assert_eq!(agent.sent(), [DRIFTED], "rather twice than never");
+        assert_eq!(agent.sent(), [DRIFTED], "at least once");
     }
 
     #[tokio::test(start_paused = true)]
@@ -474,7 +474,7 @@ mod tests {
         assert_eq!(agent.gate.next_deadline(), Some(agent.at(80)));
         agent.tick(80, UNREACHABLE);
         assert_eq!(agent.sent(), [OPENED]);
-        // It is reachable again: the leader, whoever that is, sends.
+        // The API server is reachable again: the elected leader sends.
         agent.opens(2, 100);
         agent.tick(160, REACHABLE);
         assert_eq!(agent.sent(), []);
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_never_was_the_leader_does_not_send_while_the_api_server_is_unreachable() {
+    async fn follower_sends_nothing_while_the_api_server_is_unreachable() {
         let mut agent = Agent::follower();
         agent.opens(1, 0);
         agent.tick(60, UNREACHABLE);
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_is_bounded_and_what_does_not_fit_is_sent_as_a_number() {
+    async fn memory_is_bounded_and_the_overflow_is_sent_as_a_count() {
         let mut agent = Agent::follower();
         for number in 0..1_500_u32 {
             agent.changed_finding(1, FindingKind::Conflict, 100, |record| {

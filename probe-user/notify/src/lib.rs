@@ -1,7 +1,7 @@
-//! Notifications about conflicts and drifts: which are sent, when, and the webhook.
+//! Notifications about conflicts and drifts: selection, queue, rate limits, and the webhook.
 //!
-//! What always holds: detection never waits for a receiver; memory is bounded however long a receiver is away; a
-//! notification that is not delivered one by one is counted and delivered as a number; delivery is at least once. Which
+//! Invariants: detection never waits for a receiver; memory is bounded however long a receiver is away; a notification
+//! that is not delivered one by one is counted and delivered as a number; delivery is at least once. Which
 //! notifications are sent, in which order and how often is pure (`gate`, `queue`, `retry`, `message`); only `webhook`
 //! does I/O. Must not depend on `kubernetes`: it implements [`NotificationSink`] for Kubernetes Events.
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use jiff::{Timestamp, tz::TimeZone};
 use probe_cluster::drift::Drift;
 use probe_common::wire::Vlan;
-use probe_model::{CauseKind, FindingOrigin, FindingRecord, NextStep, OwnerRecord, Severity};
+use probe_model::{CauseKind, FindingOrigin, FindingRecord, NextStep, Severity};
 use probe_render::text;
 use serde::Serialize;
 use serde_json::json;
@@ -130,7 +130,7 @@ fn item(queued: &QueuedNotification) -> MessageItem<'_> {
     }
 }
 
-/// All of it in one line.
+/// A summary in one line.
 fn summary(batch: &NotificationBatch) -> String {
     let mut text = batch.listed.first().map(sentence).unwrap_or_default();
     let others = batch.listed.len().saturating_sub(1);
@@ -154,16 +154,16 @@ fn and_more(more: &BTreeMap<NotificationKind, u64>) -> String {
     format!("and {all} more ({})", parts.join(", "))
 }
 
-/// What has happened, in one line.
+/// The event in one line.
 fn sentence(queued: &QueuedNotification) -> String {
     let mut text = match &queued.last.cause {
         NotificationCause::Finding(record) => conflict_sentence(queued.last.kind, record),
         NotificationCause::Drift { drift, .. }
             if queued.last.kind == NotificationKind::DriftGone =>
         {
-            format!("resolved: {}", drift.says)
+            format!("resolved: {}", drift.summary)
         }
-        NotificationCause::Drift { drift, .. } => drift.says.clone(),
+        NotificationCause::Drift { drift, .. } => drift.summary.clone(),
     };
     if queued.number > 1 {
         let first = &queued.first;
@@ -224,14 +224,14 @@ fn next(notification: &Notification) -> Option<NextStep> {
         }
         NotificationCause::Drift { drift, .. } if notification.kind == NotificationKind::Drift => {
             let explain =
-                |ip| NextStep::new("see what is known of it:", format!("probe explain {ip}"));
+                |ip| NextStep::new("show all data about it:", format!("probe explain {ip}"));
             drift.ip.map(explain)
         }
         NotificationCause::Drift { .. } => None,
     }
 }
 
-/// The likely cause: what the cluster suggests takes precedence over what the frames suggest.
+/// The likely cause: a cause from the cluster takes precedence over a hint from frames.
 fn cause(record: &FindingRecord) -> Option<String> {
     let context = record.cluster.as_ref();
     match context.and_then(|context| context.cause.as_ref()) {
@@ -285,13 +285,13 @@ fn paragraph(queued: &QueuedNotification) -> String {
     text
 }
 
-/// All of it in one paragraph: the note of a Kubernetes Event.
+/// The notification in one paragraph: the note of a Kubernetes Event.
 pub fn event_note(queued: &QueuedNotification) -> String {
     let mut parts = vec![sentence(queued)];
     match &queued.last.cause {
         NotificationCause::Finding(record) => {
-            parts.extend(record.owners.iter().map(owner_line));
-            parts.extend(cause(record).map(|cause| format!("cause? {cause}")));
+            parts.extend((0..record.owners.len()).map(|index| owner_line(record, index)));
+            parts.extend(cause(record).map(|cause| format!("likely cause: {cause}")));
         }
         NotificationCause::Drift { drift, .. } => {
             parts.extend(drift.reason.map(|reason| format!("reason: {reason}")));
@@ -304,19 +304,19 @@ pub fn event_note(queued: &QueuedNotification) -> String {
     parts.join("; ")
 }
 
-/// The owners, the cause, the place and the time.
+/// Writes the owners, the cause, the location and the time.
 fn details(text: &mut String, record: &FindingRecord, first: &FindingRecord) {
     // The end of a conflict has fewer owners than its opening.
-    let owners = if first.owners.len() > record.owners.len() {
-        &first.owners
+    let with_owners = if first.owners.len() > record.owners.len() {
+        first
     } else {
-        &record.owners
+        record
     };
-    for owner in owners {
-        line(text, &owner_line(owner));
+    for index in 0..with_owners.owners.len() {
+        line(text, &owner_line(with_owners, index));
     }
     if let Some(cause) = cause(record) {
-        line(text, &format!("cause? {cause}"));
+        line(text, &format!("likely cause: {cause}"));
     }
     let mut place = record.interface.clone();
     if record.vlan != Vlan::UNTAGGED {
@@ -331,9 +331,10 @@ fn details(text: &mut String, record: &FindingRecord, first: &FindingRecord) {
     );
 }
 
-fn owner_line(owner: &OwnerRecord) -> String {
+fn owner_line(record: &FindingRecord, index: usize) -> String {
+    let owner = &record.owners[index];
     let macs: Vec<_> = owner.macs.iter().map(ToString::to_string).collect();
-    let mut text = format!("{} {}", text::role_word(owner.role), macs.join(" "));
+    let mut text = format!("{} {}", text::owner_label(record, index), macs.join(" "));
     if let Some(vendor) = &owner.vendor {
         let _ = write!(text, " ({vendor})");
     }
@@ -412,15 +413,15 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_names_its_owners_and_the_next_step() {
+    fn conflict_message_contains_owners_and_next_step() {
         let mut queue = NotificationQueue::default();
         queue.push(of_a_service(notification(10, NotificationKind::Conflict)));
         let text = &written(WebhookFormat::Slack, &queue)["text"];
         assert_eq!(
             text.as_str().unwrap(),
             "*CRITICAL: 192.0.2.10 has 2 owners (shop/frontend, pool metallb-system/production)*\n\
-             now 02:64:72:69:6c:01\n\
-             before 02:64:72:69:6c:02\n\
+             owner 1 02:64:72:69:6c:01\n\
+             owner 2 02:64:72:69:6c:02\n\
              eth0, segment 192.0.2.0/24; since 2026-11-21 02:00:00 UTC\n\
              see who has it now, who should, and what to do about it: `probe explain 192.0.2.10`\n\n\
              reported by node-1 (arp-monitor 0.0.0)"
@@ -428,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_that_ended_before_it_was_sent_is_one_entry_with_both() {
+    fn conflict_resolved_before_delivery_is_one_entry_with_both_events() {
         let mut queue = NotificationQueue::default();
         queue.push(notification(10, NotificationKind::Conflict));
         let mut end = notification(10, NotificationKind::ConflictResolved);
@@ -456,21 +457,21 @@ mod tests {
     }
 
     #[test]
-    fn a_drift_says_what_is_wrong_why_and_what_to_do() {
+    fn drift_message_contains_state_evidence_and_next_step() {
         let text = r#"{"drift":"not_announced","severity":"warning","since":"2026-11-21T02:00:00Z",
             "ip":"192.0.2.10","service":{"namespace":"shop","name":"frontend"},"reason":"no_ready_endpoints",
-            "says":"nobody announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
+            "summary":"no host announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
         let drift: Drift = serde_json::from_str(text).unwrap();
         let notification = |kind| drift_notification(kind, drift.clone());
         let mut queue = NotificationQueue::default();
         queue.push(notification(NotificationKind::Drift));
         assert_eq!(
             written(WebhookFormat::Slack, &queue)["text"],
-            "*Warning: nobody announces 192.0.2.10 of shop/frontend*\n\
+            "*Warning: no host announces 192.0.2.10 of shop/frontend*\n\
              reason: no_ready_endpoints\n\
              none of its 2 endpoints is ready\n\
              since 2026-11-21 02:00:00 UTC\n\
-             see what is known of it: `probe explain 192.0.2.10`\n\n\
+             show all data about it: `probe explain 192.0.2.10`\n\n\
              reported by node-1 (arp-monitor 0.0.0)"
         );
         let json = written(WebhookFormat::Json, &queue);
@@ -482,12 +483,12 @@ mod tests {
         let json = written(WebhookFormat::Json, &queue);
         assert_eq!(
             json["text"],
-            "resolved: nobody announces 192.0.2.10 of shop/frontend; delayed: drift at 2026-11-21 02:00:00 UTC"
+            "resolved: no host announces 192.0.2.10 of shop/frontend; delayed: drift at 2026-11-21 02:00:00 UTC"
         );
     }
 
     #[test]
-    fn a_drill_says_so_first() {
+    fn drill_message_starts_with_the_word_drill() {
         let mut drill = notification(1, NotificationKind::Conflict);
         change_finding(&mut drill, |record| record.drill = true);
         let mut queue = NotificationQueue::default();
@@ -526,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_others_is_never_markup() {
+    fn untrusted_text_is_never_markup() {
         let mut strange = (*record(1, FindingKind::Conflict, Severity::Warning)).clone();
         strange.segment = Some("<!channel> & <https://example.org|here>".to_owned());
         strange.owners[0].vendor = Some("A < B & C".into());

@@ -1,4 +1,4 @@
-//! What a notification is.
+//! The notification and its subject.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,15 +14,15 @@ label_enum! {
         Conflict = "conflict",
         /// No new evidence for a while: the conflict stays open.
         ConflictQuiet = "conflict_quiet",
-        /// The conflict is over.
+        /// The conflict is resolved.
         ConflictResolved = "conflict_resolved",
-        /// The conflict is no longer kept open.
+        /// The conflict has expired.
         ConflictExpired = "conflict_expired",
         /// A host announced the address and does not reply for it, while its owner does.
         StaleAnnouncement = "stale_announcement",
-        /// The cluster and the network disagree.
+        /// A drift between the cluster and the network.
         Drift = "drift",
-        /// They agree again.
+        /// The drift has ended.
         DriftGone = "drift_resolved",
         /// Findings came faster than they could be read. Sent as a number only.
         Missed = "missed",
@@ -30,7 +30,7 @@ label_enum! {
 }
 
 impl NotificationKind {
-    /// The notification of a finding: the one with the label of its kind. Most findings have none.
+    /// The notification kind of a finding kind, by its label. Most findings have none.
     pub(super) fn of(kind: FindingKind) -> Option<Self> {
         if kind.is_logged() {
             Self::from_label(kind.label())
@@ -86,19 +86,19 @@ pub struct Notification {
 /// The content of a notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotificationCause {
-    /// A finding.
+    /// Accepts a finding.
     Finding(Arc<FindingRecord>),
     /// A drift.
     Drift {
-        /// The drift as it was last.
+        /// The latest state of the drift.
         drift: Arc<Drift>,
-        /// When it began or ended.
+        /// When it started or ended.
         time: Timestamp,
     },
 }
 
 impl Notification {
-    /// The notification about a drift that begins (`Drift`) or has ended (`DriftGone`).
+    /// The notification about the start (`Drift`) or the end (`DriftGone`) of a drift.
     pub(super) fn of_drift(kind: NotificationKind, drift: Arc<Drift>, time: Timestamp) -> Self {
         Self {
             subject: NotificationSubject::Drift(drift.key()),

@@ -1,4 +1,4 @@
-//! The notifications that wait to be sent. Bounded: what does not fit is counted, and sent as a number.
+//! The queue of pending notifications. It is bounded: the overflow is counted, and sent as a number.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ pub struct QueuedNotification {
     pub first: Notification,
     /// The last of them, which may be the first.
     pub last: Notification,
-    /// How many there were.
+    /// The number of notifications.
     pub number: u64,
 }
 
@@ -47,7 +47,7 @@ impl NotificationBatch {
         self.more.values().sum()
     }
 
-    /// The number of those that were in the queue in full.
+    /// The number of dropped notifications: unlisted ones that were in the queue.
     pub fn dropped_count(&self) -> u64 {
         self.unlisted() - self.counted.values().sum::<u64>()
     }
@@ -109,7 +109,7 @@ impl NotificationQueue {
         self.entries.len()
     }
 
-    /// The whole queue as one message that lists at most so many subjects: the most severe, in the order of the queue.
+    /// The whole queue as one message that lists at most `at_most` subjects: the most severe ones, in queue order.
     pub fn batch(&self, at_most: usize) -> NotificationBatch {
         let mut order: Vec<_> = self.entries.iter().collect();
         // Stable: the first of equal severity.
@@ -132,7 +132,7 @@ impl NotificationQueue {
         }
     }
 
-    /// The first subjects of the queue, at most so many. The others stay in the queue, except those that did not fit.
+    /// The first `at_most` subjects of the queue. The others stay in the queue, except those that did not fit.
     pub fn first(&self, at_most: usize) -> NotificationBatch {
         let first = self.entries.iter().take(at_most);
         let covers = first.clone();
@@ -160,7 +160,7 @@ impl NotificationQueue {
         }
     }
 
-    /// Removes a batch that was delivered or refused. What has come since stays.
+    /// Removes a batch that was delivered or rejected. Later notifications stay.
     pub fn remove_sent(&mut self, batch: &NotificationBatch) {
         for &(position, number) in &batch.covers {
             let Some(entry) = self.entries.get_mut(&position) else {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn notifications_about_one_subject_become_one_entry_in_its_place() {
+    fn notifications_about_one_subject_are_merged_in_queue_order() {
         let mut queue = NotificationQueue::default();
         for (last, kind) in [
             (1, NotificationKind::Conflict),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_postponed_subject_waits_behind_the_others() {
+    fn postponed_subject_moves_to_the_end_of_the_queue() {
         let mut queue = NotificationQueue::default();
         for last in 1..=3 {
             queue.push(notification(last, NotificationKind::Conflict));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_during_a_delivery_waits_for_the_next() {
+    fn notification_during_a_delivery_waits_for_the_next() {
         let mut queue = NotificationQueue::default();
         queue.push(notification(1, NotificationKind::Conflict));
         queue.push(notification(2, NotificationKind::Conflict));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_ten_thousand_is_one_message_that_lists_fifty_and_counts_the_others() {
+    fn storm_of_ten_thousand_is_one_message_that_lists_fifty_and_counts_the_rest() {
         let mut queue = NotificationQueue::default();
         let fitted = (0..10_000).filter(|&number| queue.push(numbered(number)));
         assert_eq!(fitted.count(), CAPACITY);

@@ -1,4 +1,4 @@
-//! When to send and when to try again: pure rules.
+//! Rules for rate limits and retries. Pure.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ use super::sink::DeliveryOutcome;
 
 /// The delay after the first failure.
 const MIN_DELAY: Duration = Duration::from_secs(1);
-/// The longest delay, however often it failed and whatever the receiver asks for.
+/// Maximum delay, regardless of the number of failures and of `Retry-After`.
 pub const MAX_DELAY: Duration = Duration::from_mins(5);
 /// The period of the rate limit.
 const MINUTE: Duration = Duration::from_mins(1);
@@ -31,7 +31,7 @@ impl DeliveryOutcome {
             408 | 429 | 500..=599 => Self::Retry {
                 after: retry_after.and_then(|text| parse_retry_after(text, now)),
             },
-            // Redirections too: a secret would go along.
+            // Redirections too, because a secret would be sent to the new host.
             _ => Self::Refused,
         }
     }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_minute_has_more_messages_than_the_limit() {
+    async fn messages_per_minute_are_limited() {
         let mut limit = NotificationRateLimit::new(2);
         let start = Instant::now();
         assert_eq!(limit.next_slot(), None);

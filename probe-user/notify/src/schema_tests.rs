@@ -51,7 +51,7 @@ fn messages() -> Vec<Value> {
 
 fn drift(kind: NotificationKind) -> Notification {
     let text = r#"{"drift":"not_announced","severity":"warning","since":"2026-11-21T02:00:00Z",
-        "ip":"192.0.2.10","says":"nobody announces it"}"#;
+        "ip":"192.0.2.10","summary":"nobody announces it"}"#;
     let mut drift: Drift = serde_json::from_str(text).unwrap();
     drift.object = Some(kind.label().to_owned());
     drift_notification(kind, drift)
@@ -65,7 +65,7 @@ fn items(messages: &[Value]) -> Vec<&Value> {
 }
 
 #[test]
-fn every_message_is_valid_by_the_schema_and_so_is_every_finding_in_it() {
+fn every_message_and_finding_matches_the_schema() {
     let messages = messages();
     Schema::new(SCHEMA).assert_valid(&messages);
     let findings: Vec<_> = items(&messages)
@@ -78,7 +78,7 @@ fn every_message_is_valid_by_the_schema_and_so_is_every_finding_in_it() {
 }
 
 #[test]
-fn the_schema_has_exactly_the_words_and_fields_that_are_sent() {
+fn schema_contains_exactly_the_values_and_fields_sent() {
     let (schema, messages) = (Schema::new(SCHEMA), messages());
     let kinds = schema.labels("/properties/more/propertyNames/enum");
     assert_eq!(kinds, NotificationKind::LABELS);
@@ -102,7 +102,7 @@ fn the_schema_has_exactly_the_words_and_fields_that_are_sent() {
 }
 
 #[test]
-fn the_documentation_names_every_kind_that_is_sent() {
+fn documentation_lists_every_notification_kind() {
     for &kind in NotificationKind::ALL {
         let row = format!("| `{kind}` |");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The interface between the notifier and what delivers notifications.
+//! The interface between the notifier and the delivery channels.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -30,21 +30,21 @@ pub enum DeliveryOutcome {
     Delivered,
     /// It failed, and another attempt may succeed.
     Retry {
-        /// The delay that the receiver asks for, if it does.
+        /// The delay that the receiver requests, if any.
         after: Option<Duration>,
     },
-    /// It failed, and every further attempt would.
+    /// It failed permanently.
     Refused,
 }
 
-/// What came of delivering a batch.
+/// The result of delivering a batch.
 #[derive(Debug)]
 pub struct DeliveryReport {
     /// Whether the batch is finished.
     pub outcome: DeliveryOutcome,
     /// The last error.
     pub error: Option<String>,
-    /// The number of notifications of the batch that the receiver will not get one by one.
+    /// The number of notifications of the batch that are not delivered individually.
     pub dropped: u64,
     /// Subjects that fail repeatedly: they wait behind all others.
     pub blocked: BTreeSet<NotificationSubject>,

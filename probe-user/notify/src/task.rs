@@ -1,5 +1,5 @@
-//! The task that joins the parts, one for each channel. It owns everything that it changes, and reads findings while a
-//! message is being delivered, so that nothing waits for a receiver.
+//! The notifier task, one for each channel. It owns everything that it changes, and reads findings while a message is
+//! being delivered, so that nothing waits for a receiver.
 
 use std::{future, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use super::{
 
 /// Notifications that arrive within this time are one message.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
-/// For a last message when the daemon ends.
+/// Time limit for the last message at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Which notifications a channel sends, and how often.
@@ -44,7 +44,7 @@ pub struct Notifier {
     task: JoinHandle<()>,
 }
 
-/// What notifications are about.
+/// The sources of notifications.
 #[derive(Debug)]
 pub struct NotifierSources {
     /// The findings.
@@ -53,14 +53,14 @@ pub struct NotifierSources {
     pub cluster: Option<NotifierClusterSources>,
 }
 
-/// What a cluster adds.
+/// The sources from a cluster.
 #[derive(Clone, Debug)]
 pub struct NotifierClusterSources {
     /// Whether this agent is the leader.
     pub leadership: watch::Receiver<Leadership>,
-    /// The cluster as it is known.
+    /// The snapshot of the cluster.
     pub cluster: watch::Receiver<Arc<ClusterSnapshot>>,
-    /// The drifts that there are now, if they are looked for.
+    /// The current drifts, if drift detection is enabled.
     pub drifts: Option<watch::Receiver<Arc<Vec<Drift>>>>,
 }
 
@@ -68,7 +68,7 @@ impl NotifierClusterSources {
     fn api_server(&self) -> ApiServerState {
         let cluster = self.cluster.borrow();
         let services = cluster.objects().freshness.get(&Resource::Services);
-        if services.is_some_and(|services| services.known == ResourceState::Stale) {
+        if services.is_some_and(|services| services.state == ResourceState::Stale) {
             ApiServerState::Unreachable
         } else {
             ApiServerState::Reachable
@@ -77,7 +77,7 @@ impl NotifierClusterSources {
 }
 
 impl Notifier {
-    /// Sends what is found from now on to this sink, while this agent is the leader.
+    /// Starts a notifier that sends new findings to this sink while this agent is the leader.
     pub fn start<S: NotificationSink>(
         sink: S,
         policy: NotifierPolicy,
@@ -173,7 +173,7 @@ impl<S: NotificationSink> NotifierTask<S> {
             }
             self.schedule();
         }
-        // The last findings: a conflict may be why the daemon ends.
+        // Read the last findings: a conflict may be the reason for the shutdown.
         while let Ok(record) = findings.try_recv() {
             self.accept_finding(record);
         }
@@ -236,7 +236,7 @@ impl<S: NotificationSink> NotifierTask<S> {
                 cluster.drifts = None;
                 0
             }
-            // As at shutdown: the role stays as it is.
+            // As at shutdown: the role is unchanged.
             ClusterChange::LeadershipClosed => {
                 self.cluster = None;
                 0
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_found_last_is_sent_at_shutdown() {
+    async fn pending_notifications_are_sent_at_shutdown() {
         let mut fixture = start();
         fixture.leadership.send_replace(LEADER);
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -72,11 +72,11 @@ pub fn drift_notification(kind: NotificationKind, drift: Drift) -> Notification 
     Notification::of_drift(kind, Arc::new(drift), since)
 }
 
-/// A drift: nothing advertises the pool of this name.
+/// A drift: no advertisement names the pool.
 pub fn drift(name: &str) -> Drift {
     let text = format!(
         r#"{{"drift":"unadvertised_pool","severity":"warning","since":"2026-11-21T02:10:00Z",
-            "pool":{{"namespace":"metallb-system","name":"{name}"}},"says":"nothing advertises it"}}"#
+            "pool":{{"namespace":"metallb-system","name":"{name}"}},"summary":"no advertisement names it"}}"#
     );
     serde_json::from_str(&text).unwrap()
 }

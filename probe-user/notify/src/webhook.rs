@@ -1,6 +1,6 @@
 //! Sends messages by HTTP POST.
 //!
-//! What always holds: certificates are verified, redirections are not followed, no proxy is used, no URL and no token is
+//! Invariants: certificates are verified, redirections are not followed, no proxy is used, no URL and no token is
 //! logged, and neither a slow receiver nor a large response costs more than a bound.
 
 mod error;
@@ -27,9 +27,9 @@ use super::{
     sink::{DeliveryOutcome, DeliveryReport, NotificationSink},
 };
 
-/// For the name lookup, TCP and TLS.
+/// Time limit for the name lookup, TCP and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the whole request.
+/// Time limit for the whole request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The bytes of an error response that are logged.
 const MAX_EXCERPT_BYTES: usize = 200;
@@ -54,7 +54,7 @@ pub struct WebhookSettings {
     pub ca_file: Option<PathBuf>,
 }
 
-/// What one request needs.
+/// The inputs of one request.
 struct PreparedWebhook {
     client: Client,
     url: Url,
@@ -271,7 +271,7 @@ async fn deliver(
     (outcome, error)
 }
 
-/// The beginning of a response, printable, after a colon.
+/// The start of a response, printable, after a colon.
 async fn response_excerpt(mut response: Response) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < MAX_EXCERPT_BYTES

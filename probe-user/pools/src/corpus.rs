@@ -1,4 +1,4 @@
-//! The corpus of manifests, for the tests of this crate and of those above it.
+//! Helpers for the corpus of manifests, for the tests of this crate and its users.
 
 #![allow(
     clippy::expect_used,
@@ -13,9 +13,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{AddressPlan, PoolInventory, PoolsVerdict, check_pools, manifest};
+use crate::{AddressPlan, PoolInventory, PoolsEvaluation, check_pools, manifest};
 
-/// The files of a case, as paths below it: those of a cluster are in a folder of its name.
+/// The files of a case, relative to it. The files of a cluster are in a directory of its name.
 pub fn files(case: &Path, folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -30,8 +30,8 @@ pub fn files(case: &Path, folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Reads and judges a case.
-pub fn judged(case: &Path) -> (PoolInventory, AddressPlan, PoolsVerdict) {
+/// Reads and evaluates a case.
+pub fn evaluated(case: &Path) -> (PoolInventory, AddressPlan, PoolsEvaluation) {
     let mut inventory = PoolInventory::default();
     let mut plan = AddressPlan::default();
     for file in files(case, case) {
@@ -43,11 +43,11 @@ pub fn judged(case: &Path) -> (PoolInventory, AddressPlan, PoolsVerdict) {
             None => panic!("{name}"),
         }
     }
-    let verdict = check_pools(&inventory, &plan, 1000);
-    (inventory, plan, verdict)
+    let evaluation = check_pools(&inventory, &plan, 1000);
+    (inventory, plan, evaluation)
 }
 
-/// The folders of all cases.
+/// The directories of all cases.
 pub fn cases() -> Vec<PathBuf> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/corpus");
     let entries = fs::read_dir(corpus).unwrap();

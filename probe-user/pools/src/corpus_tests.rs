@@ -1,14 +1,14 @@
-//! The corpus: manifests as people write them. Each says behind `# expect:` what has to be found in that
-//! line, and with which other place; nothing else may be found.
+//! The corpus: manifests as people write them. A comment `# expect:` lists the findings expected on its line,
+//! optionally with the other location; no other findings are allowed.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use super::{
-    AddressPlan, PoolFinding, PoolInventory, PoolsVerdict, SourceLocation,
-    corpus::{cases, files, judged},
+    AddressPlan, PoolFinding, PoolInventory, PoolsEvaluation, SourceLocation,
+    corpus::{cases, evaluated, files},
 };
 
-/// What the comments of a case ask for: `file:line code`, with ` with file:line` where they say so.
+/// The findings expected by the comments of a case: `file:line code`, optionally followed by ` with file:line`.
 fn expected(case: &Path) -> BTreeSet<String> {
     let mut expected = BTreeSet::new();
     for file in files(case, case) {
@@ -28,16 +28,17 @@ fn expected(case: &Path) -> BTreeSet<String> {
 fn found(
     inventory: &PoolInventory,
     plan: &AddressPlan,
-    verdict: &PoolsVerdict,
+    evaluation: &PoolsEvaluation,
     asked: &BTreeSet<String>,
 ) -> BTreeSet<String> {
-    let named =
-        |place: SourceLocation| format!("{}:{}", inventory.files[place.file], place.mark.line);
+    let named = |location: SourceLocation| {
+        format!("{}:{}", inventory.files[location.file], location.mark.line)
+    };
     let describe = |finding: &PoolFinding| {
         let (here, other) = finding.locations(inventory, plan);
         let short = format!("{} {}", named(here), finding.code(inventory));
         let long = other.map(|other| format!("{short} with {}", named(other)));
-        // The other place may be asked for, or not.
+        // The other location is optional in a comment.
         match long {
             Some(long) if !asked.contains(&short) => long,
             _ => short,
@@ -47,7 +48,7 @@ fn found(
         let line = unread.mark.unwrap().line;
         format!("{}:{line} unread", inventory.files[unread.file])
     });
-    verdict
+    evaluation
         .findings
         .iter()
         .map(describe)
@@ -56,13 +57,13 @@ fn found(
 }
 
 #[test]
-fn in_every_case_what_the_comments_say_is_found_and_nothing_else() {
+fn corpus_findings_match_the_comments_exactly() {
     let cases = cases();
     let mut wrong = Vec::new();
     for case in &cases {
         let asked = expected(case);
-        let (inventory, plan, verdict) = judged(case);
-        let found = found(&inventory, &plan, &verdict, &asked);
+        let (inventory, plan, evaluation) = evaluated(case);
+        let found = found(&inventory, &plan, &evaluation, &asked);
         let missing: Vec<_> = asked.difference(&found).collect();
         let surplus: Vec<_> = found.difference(&asked).collect();
         if !(missing.is_empty() && surplus.is_empty()) {
@@ -77,11 +78,11 @@ fn in_every_case_what_the_comments_say_is_found_and_nothing_else() {
 }
 
 #[test]
-fn the_corpus_has_every_kind_of_finding() {
+fn corpus_contains_every_finding_code() {
     let mut codes = BTreeSet::new();
     for case in cases() {
-        let (inventory, _, verdict) = judged(&case);
-        codes.extend(verdict.findings.iter().map(|one| one.code(&inventory)));
+        let (inventory, _, evaluation) = evaluated(&case);
+        codes.extend(evaluation.findings.iter().map(|one| one.code(&inventory)));
     }
     assert!(codes.iter().eq(super::PoolFindingCode::ALL), "{codes:?}");
 }

@@ -1,4 +1,4 @@
-//! What is wrong with pools: pure, from what was read to findings.
+//! Evaluates an inventory and a plan, and returns findings. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,25 +11,25 @@ use super::{
     usage::FamilyCounts,
 };
 
-/// What is wrong.
+/// The result of checking pools.
 #[derive(Debug)]
-pub struct PoolsVerdict {
-    /// In the order of their first places, errors and warnings mixed.
+pub struct PoolsEvaluation {
+    /// The findings, sorted by their first location, errors and warnings mixed.
     pub findings: Vec<PoolFinding>,
-    /// Overlaps beyond the number that was wanted, which are not among the findings.
+    /// The number of overlaps beyond the limit, which are not among the findings.
     pub more: u64,
 }
 
-/// Everything that is wrong; of overlaps not more than `most`.
-pub fn check_pools(inventory: &PoolInventory, plan: &AddressPlan, most: usize) -> PoolsVerdict {
+/// Checks pools and plan. Lists at most `limit` overlaps.
+pub fn check_pools(inventory: &PoolInventory, plan: &AddressPlan, limit: usize) -> PoolsEvaluation {
     let mut judge = PoolsChecker {
         inventory,
         plan,
         findings: Vec::new(),
         more: 0,
     };
-    judge.overlaps(most);
-    judge.plan(most);
+    judge.overlaps(limit);
+    judge.plan(limit);
     for (index, pool) in inventory.pools.iter().enumerate() {
         judge.pool(index, pool);
     }
@@ -38,13 +38,13 @@ pub fn check_pools(inventory: &PoolInventory, plan: &AddressPlan, most: usize) -
     let PoolsChecker {
         mut findings, more, ..
     } = judge;
-    // Stable, so that findings of one place stay in the order above.
+    // The sort is stable, so that findings at one location keep the order above.
     findings.sort_by_cached_key(|finding| finding.locations(inventory, plan).0);
-    PoolsVerdict { findings, more }
+    PoolsEvaluation { findings, more }
 }
 
-impl PoolsVerdict {
-    /// Whether one of the findings is this bad, or worse.
+impl PoolsEvaluation {
+    /// Whether any finding has this level or a more severe one.
     pub fn has_level(&self, inventory: &PoolInventory, level: PoolFindingLevel) -> bool {
         let bad = |finding: &PoolFinding| finding.code(inventory).level() <= level;
         self.more > 0 || self.findings.iter().any(bad)
@@ -59,8 +59,8 @@ struct PoolsChecker<'a> {
 }
 
 impl PoolsChecker<'_> {
-    /// Pools with pools, and with what the plan keeps, in each network.
-    fn overlaps(&mut self, most: usize) {
+    /// Finds overlaps between pools, and between pools and reserved ranges of the plan, in each network.
+    fn overlaps(&mut self, limit: usize) {
         let (inventory, plan) = (self.inventory, self.plan);
         let network_of = |cluster: usize| plan.network(&inventory.clusters[cluster]);
         let networks: Vec<_> = (0..inventory.clusters.len()).map(network_of).collect();
@@ -69,9 +69,9 @@ impl PoolsChecker<'_> {
             let network = networks[inventory.pools[range.pool].cluster];
             ranges.entry(network).or_default().push((range, written));
         }
-        let mut room = most;
+        let mut room = limit;
         for (network, ranges) in ranges {
-            // What is kept for nobody's cluster is kept everywhere.
+            // A reserved range without a cluster is reserved in all networks.
             let reserved = plan.reserved.iter().enumerate().filter(|(_, reserved)| {
                 let listed_with = reserved.cluster.as_deref();
                 listed_with.is_none_or(|cluster| plan.network(cluster) == network)
@@ -81,22 +81,22 @@ impl PoolsChecker<'_> {
         }
     }
 
-    /// Overlaps of ranges that are in one network. Returns how many it told.
+    /// Finds overlaps of ranges in one network. Returns the number of listed overlaps.
     fn overlaps_of(
         &mut self,
         ranges: &[(PoolRange, &WrittenRange)],
         reserved: &[(usize, &ReservedRange)],
-        most: usize,
+        limit: usize,
     ) -> usize {
         let pools = ranges.iter().map(|(_, range)| (range.interval, false));
         let others = reserved
             .iter()
             .map(|(_, reserved)| (reserved.range.interval, true));
         let entries: Vec<_> = pools.chain(others).map(entry).collect();
-        let found = overlaps(&entries, most);
+        let found = overlaps(&entries, limit);
         self.count_more(&found);
         for &(one, other) in &found.pairs {
-            // What is kept comes behind all pools, and the smaller number is the first of a pair.
+            // Reserved ranges come after all pools; the smaller index is the first of a pair.
             let second = ranges.get(other).map(|&(range, _)| range);
             let Some(common) = entries[one].interval.common(&entries[other].interval) else {
                 continue;
@@ -117,30 +117,31 @@ impl PoolsChecker<'_> {
         found.pairs.len()
     }
 
-    /// The one that is read first, first.
+    /// Sorts two ranges by the order of reading.
     fn in_order(&self, one: PoolRange, other: PoolRange) -> (PoolRange, PoolRange) {
-        let place = |range| self.inventory.range(range).place;
-        if place(one) <= place(other) {
+        let location = |range| self.inventory.range(range).location;
+        if location(one) <= location(other) {
             (one, other)
         } else {
             (other, one)
         }
     }
 
-    /// Whether the plan holds together, and the pools keep to it.
-    fn plan(&mut self, most: usize) {
+    /// Checks the plan for overlaps, and the pools against the plan.
+    fn plan(&mut self, limit: usize) {
         let (inventory, plan) = (self.inventory, self.plan);
-        let all = (0..plan.faults.len()).map(|fault| PoolFinding::InvalidPlanRange { fault });
+        let all =
+            (0..plan.invalid_ranges.len()).map(|range| PoolFinding::InvalidPlanRange { range });
         self.findings.extend(all);
-        self.shares(most);
+        self.shares(limit);
         let mut merged_shares: HashMap<usize, Vec<Interval>> = HashMap::new();
         let mut unknown = vec![false; inventory.clusters.len()];
         for (index, pool) in inventory.pools.iter().enumerate() {
             let name = &inventory.clusters[pool.cluster];
             let found = plan.shares.iter().position(|share| share.cluster == *name);
             let Some(share) = found else {
-                let told = std::mem::replace(&mut unknown[pool.cluster], true);
-                if !plan.shares.is_empty() && !told {
+                let messages = std::mem::replace(&mut unknown[pool.cluster], true);
+                if !plan.shares.is_empty() && !messages {
                     self.findings.push(PoolFinding::NotInPlan { pool: index });
                 }
                 continue;
@@ -166,8 +167,8 @@ impl PoolsChecker<'_> {
         }
     }
 
-    /// What the plan gives to more than one cluster of a network.
-    fn shares(&mut self, most: usize) {
+    /// Finds ranges that the plan gives to more than one cluster of a network.
+    fn shares(&mut self, limit: usize) {
         let mut networks: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (share, listed) in self.plan.shares.iter().enumerate() {
             let pieces = networks.entry(&listed.network).or_default();
@@ -177,7 +178,7 @@ impl PoolsChecker<'_> {
                 (of, written.interval)
             }));
         }
-        let mut room = most;
+        let mut room = limit;
         for pieces in networks.into_values() {
             let entries: Vec<_> = pieces
                 .iter()
@@ -188,7 +189,7 @@ impl PoolsChecker<'_> {
             room -= found.pairs.len();
             for (one, other) in found.pairs {
                 let ((one, first), (other, second)) = (pieces[one], pieces[other]);
-                // A cluster may list the same addresses twice; only others mind.
+                // A cluster may list the same addresses twice; only overlaps with other clusters count.
                 let others = one.share != other.share;
                 if let Some(common) = first.common(&second).filter(|_| others) {
                     self.findings
@@ -198,35 +199,36 @@ impl PoolsChecker<'_> {
         }
     }
 
-    /// One pool by itself.
+    /// Checks one pool on its own.
     fn pool(&mut self, index: usize, pool: &Pool) {
-        if pool.faults.is_empty() && FamilyCounts::of_pool(pool).all() == 0 {
+        if pool.invalid_ranges.is_empty() && FamilyCounts::of_pool(pool).all() == 0 {
             self.findings.push(PoolFinding::EmptyPool { pool: index });
         }
-        let faults = 0..pool.faults.len();
-        let faults = faults.map(|fault| PoolFinding::InvalidRange { pool: index, fault });
-        self.findings.extend(faults);
+        let invalid_ranges = 0..pool.invalid_ranges.len();
+        let invalid_ranges =
+            invalid_ranges.map(|range| PoolFinding::InvalidRange { pool: index, range });
+        self.findings.extend(invalid_ranges);
         for (number, range) in pool.ranges.iter().enumerate() {
-            let place = PoolRange {
+            let location = PoolRange {
                 pool: index,
                 range: number,
             };
-            match range.form {
+            match range.notation {
                 RangeNotation::Cidr | RangeNotation::Range => {}
                 RangeNotation::CidrWithHost => {
-                    self.findings.push(PoolFinding::HostBits { range: place });
+                    self.findings
+                        .push(PoolFinding::HostBits { range: location });
                 }
                 RangeNotation::Address => self
                     .findings
-                    .push(PoolFinding::MissingPrefix { range: place }),
+                    .push(PoolFinding::MissingPrefix { range: location }),
             }
         }
         self.buggy_addresses(index, pool);
     }
 
-    /// MetalLB's `avoidBuggyIPs` is about IPv4 addresses ending in .0 and .255, which old equipment takes for
-    /// broadcasts and drops. Addresses that a service has to ask for, and single ones that somebody wrote
-    /// down, are meant.
+    /// Finds IPv4 addresses ending in .0 and .255, which old equipment drops as broadcasts (MetalLB's `avoidBuggyIPs`).
+    /// Addresses that are assigned on request only, and explicitly listed single addresses, are intended.
     fn buggy_addresses(&mut self, index: usize, pool: &Pool) {
         if !pool.kind.is_metallb() || pool.avoid_buggy_ips || !pool.auto_assign {
             return;
@@ -239,8 +241,8 @@ impl PoolsChecker<'_> {
             }
             if let Some((number, address)) = written.interval.buggy_addresses() {
                 addresses += number;
-                let place = PoolRange { pool: index, range };
-                first = first.or_else(|| Some((place, Interval::new(address, address).ok()?)));
+                let location = PoolRange { pool: index, range };
+                first = first.or_else(|| Some((location, Interval::new(address, address).ok()?)));
             }
         }
         if let Some((range, first)) = first {
@@ -254,14 +256,14 @@ impl PoolsChecker<'_> {
 
     fn names(&mut self) {
         let mut known: HashMap<_, usize> = HashMap::new();
-        for (again, pool) in self.inventory.pools.iter().enumerate() {
-            // One resource may come in two versions; nothing else shares its names.
+        for (duplicate, pool) in self.inventory.pools.iter().enumerate() {
+            // A resource may exist in two versions; other kinds have separate names.
             let key = (pool.cluster, pool.kind, &pool.namespace, &pool.name);
             match known.get(&key) {
                 Some(&first) => self
                     .findings
-                    .push(PoolFinding::DuplicatePool { first, again }),
-                None => drop(known.insert(key, again)),
+                    .push(PoolFinding::DuplicatePool { first, duplicate }),
+                None => drop(known.insert(key, duplicate)),
             }
         }
     }
@@ -278,14 +280,14 @@ impl PoolsChecker<'_> {
             let sees = |&pool: &usize| advertisement.is_in_scope(&inventory.pools[pool]);
             for (number, (name, _)) in advertisement.pools.iter().enumerate() {
                 let named = by_name.get(&(advertisement.cluster, name.as_str()));
-                let mut seen = named.into_iter().flatten().copied().filter(sees).peekable();
-                if seen.peek().is_none() {
+                let mut visited = named.into_iter().flatten().copied().filter(sees).peekable();
+                if visited.peek().is_none() {
                     self.findings.push(PoolFinding::UnknownPool {
                         advertisement: index,
                         name: number,
                     });
                 }
-                seen.for_each(|pool| advertised[pool] = true);
+                visited.for_each(|pool| advertised[pool] = true);
             }
             for (number, selector) in advertisement.selectors.iter().enumerate() {
                 let all = (0..inventory.pools.len()).filter(sees);
@@ -306,7 +308,7 @@ impl PoolsChecker<'_> {
             }
         }
         for (index, pool) in inventory.pools.iter().enumerate() {
-            // The other kinds are announced without, or by resources that are not looked at.
+            // Other kinds are announced without advertisements, or by resources that are not read.
             if pool.kind == PoolKind::IpAddressPool && !advertised[index] {
                 self.findings
                     .push(PoolFinding::Unadvertised { pool: index });

@@ -1,8 +1,7 @@
-//! A pool without an address: neither MetalLB nor Cilium has a way to say "all but these", so the ranges have to be
-//! split.
+//! Excludes addresses from pools: neither MetalLB nor Cilium supports exclusions, so the ranges have to be split.
 //!
-//! What comes out is the manifest that went in, with other addresses: to be applied, or pasted over the old
-//! one. Comments are lost, and what the API server adds to an object is left out.
+//! The output is the input manifest with new ranges, to be applied or to replace the old one. Comments are lost, and
+//! fields that the API server adds are left out.
 
 use std::{fmt::Write as _, net::IpAddr};
 
@@ -13,16 +12,16 @@ use super::{
     interval::{Interval, merged, subtract},
     manifest::{self, ManifestObject, ManifestObjects},
     model::{ManifestError, PoolKind, UnreadFile},
-    yaml::{YamlMark, YamlShape, YamlValue, documents},
+    yaml::{YamlKind, YamlMark, YamlValue, documents},
 };
 
-/// Deeper or larger objects are refused.
+/// Maximum depth of an object.
 const MAX_DEPTH: usize = 64;
 const MAX_LINES: usize = 100_000;
-/// No more than this is written: no file that is read has more.
+/// Maximum size of the output, in MiB; input files have the same limit.
 const MAX_MANIFEST_MIB: usize = 64;
 
-/// What the API server adds: another one would refuse it, or be told lies.
+/// Fields that the API server adds: another server would reject them or store wrong values.
 const SERVER_MANAGED_FIELDS: [&[&str]; 8] = [
     &["status"],
     &["metadata", "creationTimestamp"],
@@ -37,41 +36,43 @@ const SERVER_MANAGED_FIELDS: [&[&str]; 8] = [
         "kubectl.kubernetes.io/last-applied-configuration",
     ],
 ];
-/// Where a pool has its addresses: MetalLB's, and Cilium's.
+/// The field with the addresses of a MetalLB pool.
 const ADDRESSES: [&str; 2] = ["spec", "addresses"];
 const BLOCKS: [&str; 2] = ["spec", "blocks"];
-/// What Cilium called them before, when it had no ranges.
+/// The former name of Cilium's field, which has no ranges.
 const OLD_BLOCKS: [&str; 2] = ["spec", "cidrs"];
 
-/// Pools without some addresses.
+/// The result of excluding addresses from pools.
 #[derive(Debug, Default)]
 pub struct ExcludeResult {
-    /// The manifests of the pools that had them.
+    /// The new manifests of the pools that contained them.
     pub manifests: Vec<String>,
     /// The addresses that were in no pool.
     pub not_in_pools: Vec<Interval>,
-    /// What pools have that are not written here, and which those are.
+    /// Ranges of pools that have to be edited manually, and the names of these pools.
     pub manual_ranges: Vec<(Interval, String)>,
-    /// What could not be read, and where.
-    pub broken: Vec<(YamlMark, ManifestError)>,
+    /// The parts that could not be read, with their locations.
+    pub invalid: Vec<(YamlMark, ManifestError)>,
 }
 
-/// Why addresses cannot be taken out.
+/// Why addresses cannot be excluded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExcludeError {
-    /// No pool has any of them.
-    #[error("{} is in no IPAddressPool, AddressPool or CiliumLoadBalancerIPPool there", .0.spoken())]
+    /// No pool contains any of them.
+    #[error("{} is in no IPAddressPool, AddressPool or CiliumLoadBalancerIPPool of the file", .0.describe())]
     NotInPools(Interval),
-    /// The pool has nothing else.
+    /// The pool contains no other addresses.
     #[error("pool {0} has no other addresses: delete it instead")]
     NothingLeft(String),
-    /// Ranges could not be written where the pool has its addresses.
+    /// The field of the pool does not support ranges.
     #[error(
-        "pool {0} has them in spec.cidrs, which newer Cilium does not read: call it spec.blocks, then try again"
+        "pool {0} lists its addresses in spec.cidrs, which newer Cilium ignores: rename the field to spec.blocks and retry"
     )]
     DeprecatedField(String),
-    /// The pool's addresses stand elsewhere in the file, and would stay.
-    #[error("pool {0} merges its addresses in (<<): write them into its spec, then try again")]
+    /// The addresses of the pool are elsewhere in the file, and would remain.
+    #[error(
+        "pool {0} merges its addresses from an anchor (<<): write them into its spec and retry"
+    )]
     Merged(String),
     /// The object of the pool cannot be written.
     #[error(
@@ -81,29 +82,29 @@ pub enum ExcludeError {
     TooLarge(String),
 }
 
-/// Takes addresses out of the pools of a text.
+/// Excludes addresses from the pools of a text.
 ///
 /// # Errors
 ///
-/// No pool has them, a pool would be left empty, or cannot be written.
+/// If no pool contains them, or a pool would become empty or cannot be written.
 pub fn exclude(text: &str, wanted: Interval) -> Result<ExcludeResult, ExcludeError> {
-    let mut excluded = ExcludeResult::default();
+    let mut result = ExcludeResult::default();
     let mut inventory = PoolInventory::default();
     manifest::read(&mut inventory, "", "", text);
-    let is_too_many = |unread: &&UnreadFile| unread.error == ManifestError::TooMany;
+    let is_too_many = |unread: &&UnreadFile| unread.error == ManifestError::LimitExceeded;
     if let Some(unread) = inventory.unread.iter().find(is_too_many) {
-        // Where it is too much to be read, it is too much to be split.
+        // An input that is too large to read is too large to split.
         let mark = unread.mark.unwrap_or_default();
-        excluded.broken.push((mark, ManifestError::TooMany));
-        return Ok(excluded);
+        result.invalid.push((mark, ManifestError::LimitExceeded));
+        return Ok(result);
     }
-    let mut taken = Vec::new();
+    let mut excluded = Vec::new();
     let mut room = MAX_MANIFEST_MIB << 20;
     for document in documents(text) {
         let document = match document {
             Ok(document) => document,
-            Err(broken) => {
-                excluded.broken.push((broken.mark, broken.error.into()));
+            Err(invalid) => {
+                result.invalid.push((invalid.mark, invalid.error.into()));
                 continue;
             }
         };
@@ -113,31 +114,31 @@ pub fn exclude(text: &str, wanted: Interval) -> Result<ExcludeResult, ExcludeErr
         let duplicates = document.duplicates();
         if !duplicates.is_empty() {
             let duplicates = duplicates.into_iter();
-            let duplicates = duplicates.map(|broken| (broken.mark, broken.error.into()));
-            excluded.broken.extend(duplicates);
+            let duplicates = duplicates.map(|invalid| (invalid.mark, invalid.error.into()));
+            result.invalid.extend(duplicates);
             continue;
         }
         let objects = ManifestObjects::of(&document);
-        excluded.broken.extend(objects.unread);
+        result.invalid.extend(objects.unread);
         for object in objects.found {
             if let Some((manifest, addresses)) = without(object, wanted, room)? {
                 room -= manifest.len();
-                excluded.manifests.push(manifest);
-                taken.extend(addresses);
+                result.manifests.push(manifest);
+                excluded.extend(addresses);
             }
         }
     }
-    excluded.manual_ranges = manual_ranges(&inventory, wanted);
-    taken.extend(excluded.manual_ranges.iter().map(|&(interval, _)| interval));
-    if taken.is_empty() && excluded.broken.is_empty() {
+    result.manual_ranges = manual_ranges(&inventory, wanted);
+    excluded.extend(result.manual_ranges.iter().map(|&(interval, _)| interval));
+    if excluded.is_empty() && result.invalid.is_empty() {
         return Err(ExcludeError::NotInPools(wanted));
     }
-    excluded.not_in_pools = subtract(wanted, &merged(taken));
-    Ok(excluded)
+    result.not_in_pools = subtract(wanted, &merged(excluded));
+    Ok(result)
 }
 
-/// A pool's manifest without some addresses, not longer than there is room, and which of them it had; nothing of what is
-/// none, or has none of them.
+/// The manifest of a pool without some addresses, at most `room` bytes, and the addresses excluded from it. `None` for
+/// objects that are no pool or contain none of the addresses.
 fn without(
     object: ManifestObject<'_>,
     wanted: Interval,
@@ -152,7 +153,7 @@ fn without(
         None => return Ok(None),
         Some(PoolKind::Cilium) => {
             if !SplitPool::of_blocks(value, &OLD_BLOCKS, wanted)
-                .taken
+                .excluded
                 .is_empty()
             {
                 return Err(ExcludeError::DeprecatedField(name()));
@@ -161,7 +162,7 @@ fn without(
         }
         Some(_) => (ADDRESSES, SplitPool::of_addresses(value, wanted)),
     };
-    if split.taken.is_empty() {
+    if split.excluded.is_empty() {
         return Ok(None);
     }
     if split.entries.is_empty() {
@@ -176,7 +177,7 @@ fn without(
         lines: 0,
         is_split: false,
     };
-    // What the list said for all of its items.
+    // The API version and kind that a typed list declares for its items.
     for (key, said) in [("apiVersion", object.api_version), ("kind", object.kind)] {
         if value.get(key).is_none() {
             let written = writer.push(key);
@@ -187,13 +188,13 @@ fn without(
         }
     }
     match writer.mapping(value, 0) {
-        Some(()) if writer.is_split => Ok(Some((writer.text, split.taken))),
+        Some(()) if writer.is_split => Ok(Some((writer.text, split.excluded))),
         Some(()) => Err(ExcludeError::Merged(name())),
         None => Err(ExcludeError::TooLarge(name())),
     }
 }
 
-/// What pools in `ConfigMap`s have of these addresses.
+/// The addresses that are in pools of `ConfigMap`s.
 fn manual_ranges(inventory: &PoolInventory, wanted: Interval) -> Vec<(Interval, String)> {
     let pools = inventory.pools.iter();
     let pools = pools.filter(|pool| !pool.kind.is_resource());
@@ -206,37 +207,37 @@ fn manual_ranges(inventory: &PoolInventory, wanted: Interval) -> Vec<(Interval, 
     parts.collect()
 }
 
-/// The addresses of a pool, as they are to be written.
+/// The new ranges of a pool.
 #[derive(Default)]
 struct SplitPool<'a> {
     entries: Vec<SplitEntry<'a>>,
-    taken: Vec<Interval>,
+    excluded: Vec<Interval>,
 }
 
-/// An entry of a list of addresses.
+/// An entry of a list of addresses after the split.
 enum SplitEntry<'a> {
-    /// As it was, whatever it is.
+    /// An unchanged entry.
     Unchanged(YamlValue<'a>),
-    /// What is left of one of MetalLB's.
+    /// The rest of a MetalLB range.
     Range(Interval),
-    /// What is left of one of Cilium's.
+    /// The rest of a Cilium block.
     Block(Interval),
 }
 
 impl<'a> SplitPool<'a> {
-    /// MetalLB's: CIDRs and ranges.
+    /// Splits the entries of a MetalLB pool: CIDRs and ranges.
     fn of_addresses(pool: YamlValue<'a>, wanted: Interval) -> Self {
         let mut split = Self::default();
         let addresses = pool.get_path(&ADDRESSES).and_then(YamlValue::items);
         for item in addresses.into_iter().flatten() {
             let range = item.text().and_then(|text| Interval::parse(text).ok());
             let range = range.map(|(range, _)| range);
-            split.take_range(item, range, range, wanted, SplitEntry::Range);
+            split.split_range(item, range, range, wanted, SplitEntry::Range);
         }
         split
     }
 
-    /// Cilium's: a CIDR, or a range of which it hands out the ends as well.
+    /// Splits the entries of a Cilium pool: a CIDR, or a range, whose first and last address are assignable.
     fn of_blocks(pool: YamlValue<'a>, field: &[&str], wanted: Interval) -> Self {
         let mut split = Self::default();
         let ends = pool.get_path(&["spec", "allowFirstLastIPs"]);
@@ -257,13 +258,13 @@ impl<'a> SplitPool<'a> {
             } else {
                 range
             };
-            split.take_range(block, range, usable, wanted, SplitEntry::Block);
+            split.split_range(block, range, usable, wanted, SplitEntry::Block);
         }
         split
     }
 
-    /// Takes an entry; of one that has some of the addresses, what is left of what is handed out of it.
-    fn take_range(
+    /// Adds an entry; an entry with some of the addresses is replaced by the rest of its assignable addresses.
+    fn split_range(
         &mut self,
         item: YamlValue<'a>,
         range: Option<Interval>,
@@ -273,7 +274,7 @@ impl<'a> SplitPool<'a> {
     ) {
         match range.and_then(|range| range.common(&wanted)) {
             Some(common) => {
-                self.taken.push(common);
+                self.excluded.push(common);
                 let left = usable.into_iter().flat_map(|range| range.without(&wanted));
                 self.entries.extend(left.map(entry));
             }
@@ -282,7 +283,7 @@ impl<'a> SplitPool<'a> {
     }
 }
 
-/// A CIDR without its first and last address, which of more than two Cilium can keep back.
+/// A CIDR without its first and last address, which Cilium can reserve in CIDRs of more than two addresses.
 fn without_ends(cidr: Interval) -> Option<Interval> {
     if cidr.count() <= 2 {
         return Some(cidr);
@@ -293,14 +294,14 @@ fn without_ends(cidr: Interval) -> Option<Interval> {
     begun.without(&last).next()
 }
 
-/// A text in YAML: as it is where it needs no quotes or stood without, else in those of JSON, which are YAML's.
+/// Formats a text as a YAML scalar: without quotes if they are not needed, else with JSON quotes, which are valid YAML.
 fn scalar(text: &str, plain: bool) -> String {
     let stood_plain = plain && !text.is_empty() && !text.contains(char::is_control);
-    if stood_plain || is_plain_word(text) {
+    if stood_plain || is_plain_scalar(text) {
         return text.to_owned();
     }
     let quoted = serde_json::Value::from(text).to_string();
-    // JSON lets some of what a terminal obeys stand, and YAML does not.
+    // JSON does not escape all control characters, and YAML forbids them.
     let mut scalar = String::with_capacity(quoted.len());
     for letter in quoted.chars() {
         if letter.is_control() {
@@ -313,8 +314,8 @@ fn scalar(text: &str, plain: bool) -> String {
     scalar
 }
 
-/// Whether this is a text in every version of YAML, also without quotes.
-fn is_plain_word(text: &str) -> bool {
+/// Whether this is a string in every version of YAML without quotes.
+fn is_plain_scalar(text: &str) -> bool {
     const NOT_TEXT: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
     text.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -324,24 +325,24 @@ fn is_plain_word(text: &str) -> bool {
 
 /// Writes an object in block style.
 struct ManifestWriter<'a> {
-    /// Where the addresses are.
+    /// The path of the addresses.
     field: [&'static str; 2],
     entries: &'a [SplitEntry<'a>],
     text: String,
-    /// How long the text may become.
+    /// Maximum length of the text in bytes.
     room: usize,
     path: Vec<String>,
     lines: usize,
-    /// Whether the addresses came by.
+    /// Whether the addresses have been written.
     is_split: bool,
 }
 
 impl ManifestWriter<'_> {
-    /// `None` if it is too large.
+    /// Writes a mapping; `None` if the text becomes too large.
     fn mapping(&mut self, value: YamlValue<'_>, indent: usize) -> Option<()> {
         for (key, value) in value.entries() {
-            let YamlShape::Scalar { text, plain } = key.shape() else {
-                // No manifest has keys like that.
+            let YamlKind::Scalar { text, plain } = key.kind() else {
+                // Manifests have no keys of other kinds.
                 return None;
             };
             self.path.push(text.to_owned());
@@ -356,7 +357,7 @@ impl ManifestWriter<'_> {
         Some(())
     }
 
-    /// What is behind a key or a dash, from the space on.
+    /// Writes the value after a key or a dash, starting with the space.
     fn value(&mut self, value: YamlValue<'_>, indent: usize) -> Option<()> {
         self.lines += 1;
         if self.lines > MAX_LINES || indent > 2 * MAX_DEPTH {
@@ -367,13 +368,13 @@ impl ManifestWriter<'_> {
             self.is_split = true;
             return self.addresses(indent);
         }
-        match value.shape() {
-            YamlShape::Scalar { text, plain } => {
+        match value.kind() {
+            YamlKind::Scalar { text, plain } => {
                 self.push(" ")?;
                 self.scalar(text, plain)?;
                 self.push("\n")
             }
-            YamlShape::Sequence => {
+            YamlKind::Sequence => {
                 let mut items = value.items().into_iter().flatten().peekable();
                 if items.peek().is_none() {
                     return self.push(" []\n");
@@ -386,8 +387,8 @@ impl ManifestWriter<'_> {
                 }
                 Some(())
             }
-            YamlShape::Mapping if value.entries().next().is_none() => self.push(" {}\n"),
-            YamlShape::Mapping => {
+            YamlKind::Mapping if value.entries().next().is_none() => self.push(" {}\n"),
+            YamlKind::Mapping => {
                 self.push("\n")?;
                 self.mapping(value, indent + 2)
             }
@@ -402,13 +403,13 @@ impl ManifestWriter<'_> {
                     self.item(item, indent)?;
                     self.path.pop();
                 }
-                // With its colons, IPv6 is better off in quotes.
+                // IPv6 addresses contain colons and are quoted.
                 SplitEntry::Range(range) => {
                     let plain = range.first().is_ipv4();
                     let range = scalar(&range.to_string(), plain);
                     self.line(indent, "- ", &range)?;
                 }
-                // No CIDR: of that Cilium may keep the ends back.
+                // Not a CIDR, because Cilium may reserve its first and last address.
                 SplitEntry::Block(range) => {
                     let plain = range.first().is_ipv4();
                     let [start, stop] = [range.first(), range.last()];
@@ -420,9 +421,9 @@ impl ManifestWriter<'_> {
         Some(())
     }
 
-    fn line(&mut self, indent: usize, begins: &str, ends: &str) -> Option<()> {
+    fn line(&mut self, indent: usize, start: &str, ends: &str) -> Option<()> {
         self.indent(indent)?;
-        [begins, ends, "\n"]
+        [start, ends, "\n"]
             .into_iter()
             .try_for_each(|text| self.push(text))
     }
@@ -438,19 +439,19 @@ impl ManifestWriter<'_> {
         Some(())
     }
 
-    /// Aliases multiply what a file has of text.
+    /// Aliases can multiply the text of a file.
     fn has_room(&self, bytes: usize) -> Option<()> {
         (bytes <= self.room - self.text.len()).then_some(())
     }
 
     fn item(&mut self, item: YamlValue<'_>, indent: usize) -> Option<()> {
         self.indent(indent)?;
-        let begins = self.text.len();
-        match item.shape() {
-            YamlShape::Mapping if item.entries().next().is_some() => {
+        let start = self.text.len();
+        match item.kind() {
+            YamlKind::Mapping if item.entries().next().is_some() => {
                 self.mapping(item, indent + 2)?;
-                // The dash takes the place of the indentation, which the line of an item has twice.
-                self.text.replace_range(begins..begins + indent + 2, "- ");
+                // The dash replaces the last two columns of the indentation.
+                self.text.replace_range(start..start + indent + 2, "- ");
             }
             _ => {
                 self.push("-")?;

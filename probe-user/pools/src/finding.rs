@@ -1,4 +1,4 @@
-//! What checking pools concludes.
+//! The findings of checking pools.
 
 use probe_common::label_enum;
 
@@ -9,7 +9,7 @@ use super::{
 };
 
 label_enum! {
-    /// The kinds of finding.
+    /// The code of a finding.
     pub enum PoolFindingCode {
         /// Pools of two clusters have addresses in common.
         ClusterOverlap = "cluster_overlap",
@@ -17,27 +17,27 @@ label_enum! {
         PoolOverlap = "pool_overlap",
         /// Two ranges of a pool have addresses in common.
         RangeOverlap = "range_overlap",
-        /// A pool has addresses that the plan keeps for something else.
+        /// A pool contains addresses that the plan reserves for another use.
         ReservedOverlap = "reserved_overlap",
         /// The plan gives the same addresses to two clusters.
         PlanOverlap = "plan_overlap",
-        /// A pool has addresses that the plan does not give to its cluster.
+        /// A pool contains addresses that the plan does not give to its cluster.
         OutsidePlan = "outside_plan",
-        /// A range that is none.
+        /// An invalid range.
         InvalidRange = "invalid_range",
-        /// An address where a CIDR has to be: it is refused.
+        /// An address where a CIDR is required; the controller rejects it.
         MissingPrefix = "missing_prefix",
         /// Two pools of a cluster have the same name: one replaces the other.
         DuplicatePool = "duplicate_pool",
-        /// The plan says nothing of this cluster.
+        /// The plan does not contain this cluster.
         NotInPlan = "not_in_plan",
-        /// A CIDR that begins before the address it is written with.
+        /// A CIDR with host bits set.
         HostBits = "host_bits",
-        /// A pool hands out addresses that end in .0 or .255.
+        /// A pool assigns addresses that end in .0 or .255.
         AvoidedAddress = "buggy_address",
         /// A pool without addresses.
         EmptyPool = "empty_pool",
-        /// An advertisement names a pool that is not there.
+        /// An advertisement names a pool that does not exist.
         UnknownPool = "unknown_pool",
         /// A selector of an advertisement selects no pool.
         IdleSelector = "unmatched_selector",
@@ -47,17 +47,17 @@ label_enum! {
 }
 
 label_enum! {
-    /// How bad a finding is; SARIF's words.
+    /// The level of a finding, with the values of SARIF.
     pub enum PoolFindingLevel {
-        /// It breaks the network, or is refused: the exit status is 1.
+        /// It breaks the network, or is rejected: the exit status is 1.
         Error = "error",
-        /// Hardly what was meant.
+        /// Probably not intended.
         Warning = "warning",
     }
 }
 
 impl PoolFindingCode {
-    /// How bad it is.
+    /// The level of findings with this code.
     pub const fn level(self) -> PoolFindingLevel {
         match self {
             Self::ClusterOverlap
@@ -69,7 +69,7 @@ impl PoolFindingCode {
             | Self::InvalidRange
             | Self::MissingPrefix
             | Self::DuplicatePool
-            // A folder with another name would turn the plan off.
+            // Otherwise a renamed directory would disable the plan.
             | Self::NotInPlan => PoolFindingLevel::Error,
             Self::HostBits
             | Self::AvoidedAddress
@@ -81,25 +81,25 @@ impl PoolFindingCode {
     }
 }
 
-/// A finding. Things are named by their numbers in what was judged.
+/// A finding. It refers to pools, ranges and plan entries by their indices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolFinding {
-    /// Two ranges of pools have addresses in common: of one pool, of one cluster, or of two.
+    /// Two ranges of pools overlap: in one pool, one cluster, or two clusters.
     Overlap {
         /// Pool and range.
         one: PoolRange,
         /// Pool and range.
         other: PoolRange,
-        /// The addresses.
+        /// The common addresses.
         common: Interval,
     },
-    /// A range of a pool has addresses that the plan keeps for something else.
+    /// A range of a pool contains addresses that the plan reserves for another use.
     ReservedOverlap {
         /// Pool and range.
         range: PoolRange,
-        /// Which of the plan's kept ranges.
+        /// The index of the reserved range in the plan.
         reserved: usize,
-        /// The addresses.
+        /// The common addresses.
         common: Interval,
     },
     /// The plan gives the same addresses to two clusters.
@@ -108,43 +108,43 @@ pub enum PoolFinding {
         one: ShareRange,
         /// Share and range.
         other: ShareRange,
-        /// The addresses.
+        /// The common addresses.
         common: Interval,
     },
-    /// A range of a pool is not, or not all, in what the plan gives to the cluster.
+    /// A range of a pool is not, or not completely, in the ranges that the plan gives to the cluster.
     OutsidePlan {
         /// Pool and range.
         range: PoolRange,
-        /// Which share of the plan.
+        /// The index of the share in the plan.
         share: usize,
-        /// The first addresses that are not.
+        /// The first addresses outside the plan.
         first: Interval,
-        /// How many are not.
+        /// The number of addresses outside the plan.
         addresses: u128,
     },
-    /// The plan has shares, and none for this cluster.
+    /// The plan has shares, but none for this cluster.
     NotInPlan {
         /// Its first pool.
         pool: usize,
     },
-    /// A pool has something that is no range.
+    /// A pool has an invalid range.
     InvalidRange {
         /// The pool.
         pool: usize,
-        /// Which of its faults.
-        fault: usize,
+        /// The index of the invalid range.
+        range: usize,
     },
-    /// The plan has something that is no range.
+    /// The plan has an invalid range.
     InvalidPlanRange {
-        /// Which of its faults.
-        fault: usize,
+        /// The index of the invalid range.
+        range: usize,
     },
-    /// An address where a CIDR has to be.
+    /// An address where a CIDR is required.
     MissingPrefix {
         /// Pool and range.
         range: PoolRange,
     },
-    /// A CIDR that begins before the address it is written with.
+    /// A CIDR with host bits set.
     HostBits {
         /// Pool and range.
         range: PoolRange,
@@ -153,16 +153,16 @@ pub enum PoolFinding {
     DuplicatePool {
         /// The first.
         first: usize,
-        /// The one that has its name too.
-        again: usize,
+        /// The later pool with the same name.
+        duplicate: usize,
     },
-    /// A pool hands out addresses that end in .0 or .255.
+    /// A pool assigns addresses that end in .0 or .255.
     AvoidedAddress {
-        /// Pool, and its first range with such an address.
+        /// The pool, and its first range with such an address.
         range: PoolRange,
-        /// The first of them.
+        /// The first such addresses.
         first: Interval,
-        /// How many.
+        /// The number of such addresses.
         addresses: u128,
     },
     /// A pool without addresses.
@@ -170,21 +170,21 @@ pub enum PoolFinding {
         /// The pool.
         pool: usize,
     },
-    /// An advertisement names a pool that is not there.
+    /// An advertisement names a pool that does not exist.
     UnknownPool {
         /// The advertisement.
         advertisement: usize,
-        /// Which of its names.
+        /// The index of the name in the advertisement.
         name: usize,
     },
     /// A selector selects no pool.
     IdleSelector {
         /// The advertisement.
         advertisement: usize,
-        /// Which of its selectors.
+        /// The index of the selector in the advertisement.
         selector: usize,
     },
-    /// Nothing announces a pool.
+    /// No advertisement announces a pool.
     Unadvertised {
         /// The pool.
         pool: usize,
@@ -194,18 +194,18 @@ pub enum PoolFinding {
 /// A range of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolRange {
-    /// Which pool.
+    /// The index of the pool.
     pub pool: usize,
-    /// Which of its ranges.
+    /// The index of the range.
     pub range: usize,
 }
 
 /// A range that the plan gives to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShareRange {
-    /// Which share.
+    /// The index of the share.
     pub share: usize,
-    /// Which of its ranges.
+    /// The index of the range.
     pub range: usize,
 }
 
@@ -217,7 +217,7 @@ impl PoolInventory {
 }
 
 impl PoolFinding {
-    /// Its kind.
+    /// The code of the finding.
     pub fn code(&self, inventory: &PoolInventory) -> PoolFindingCode {
         match self {
             Self::Overlap { one, other, .. } => {
@@ -249,34 +249,36 @@ impl PoolFinding {
         }
     }
 
-    /// Where it is: what it is about, and what that collides with.
+    /// The locations of the finding: the subject first, then the colliding entry.
     pub fn locations(
         &self,
         inventory: &PoolInventory,
         plan: &AddressPlan,
     ) -> (SourceLocation, Option<SourceLocation>) {
-        let range = |range| inventory.range(range).place;
-        let pool = |pool: usize| inventory.pools[pool].place;
-        let share = |of: ShareRange| plan.shares[of.share].ranges[of.range].place;
+        let range = |range| inventory.range(range).location;
+        let pool = |pool: usize| inventory.pools[pool].location;
+        let share = |of: ShareRange| plan.shares[of.share].ranges[of.range].location;
         match *self {
             Self::Overlap { one, other, .. } => (range(one), Some(range(other))),
             Self::ReservedOverlap {
                 range: of,
                 reserved,
                 ..
-            } => (range(of), Some(plan.reserved[reserved].range.place)),
+            } => (range(of), Some(plan.reserved[reserved].range.location)),
             Self::PlanOverlap { one, other, .. } => (share(one), Some(share(other))),
             Self::OutsidePlan {
                 range: of,
                 share: whose,
                 ..
-            } => (range(of), Some(plan.shares[whose].place)),
-            Self::InvalidRange { pool, fault } => (inventory.pools[pool].faults[fault].place, None),
-            Self::InvalidPlanRange { fault } => (plan.faults[fault].place, None),
+            } => (range(of), Some(plan.shares[whose].location)),
+            Self::InvalidRange { pool, range } => {
+                (inventory.pools[pool].invalid_ranges[range].location, None)
+            }
+            Self::InvalidPlanRange { range } => (plan.invalid_ranges[range].location, None),
             Self::MissingPrefix { range: of }
             | Self::HostBits { range: of }
             | Self::AvoidedAddress { range: of, .. } => (range(of), None),
-            Self::DuplicatePool { first, again } => (pool(again), Some(pool(first))),
+            Self::DuplicatePool { first, duplicate } => (pool(duplicate), Some(pool(first))),
             Self::NotInPlan { pool: of }
             | Self::EmptyPool { pool: of }
             | Self::Unadvertised { pool: of } => (pool(of), None),
@@ -289,7 +291,7 @@ impl PoolFinding {
                 selector,
             } => {
                 let selectors = &inventory.advertisements[advertisement].selectors;
-                (selectors[selector].place, None)
+                (selectors[selector].location, None)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Which addresses of pools nobody has been given.
+//! Free addresses of pools: those that no service has.
 
 use std::iter;
 
@@ -8,17 +8,17 @@ use super::{
     offer::{self, AddressSpan},
 };
 
-/// What is left of a pool.
+/// The free addresses of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreeSpans {
-    /// The number of the pool.
+    /// The index of the pool.
     pub pool: usize,
-    /// Its addresses that nobody has been given, in their order.
+    /// Its free addresses, in order.
     pub spans: Vec<AddressSpan>,
 }
 
-/// What is left of the pools that are wanted, when these addresses are given away. What two pools hand out is told of
-/// the first; what that one keeps back, of the other.
+/// The free addresses of the selected pools, given the assigned addresses. An address of two pools is listed with the
+/// first; an address that the first reserves, with the second.
 pub fn free_spans(
     inventory: &PoolInventory,
     assigned: impl IntoIterator<Item = Interval>,
@@ -35,12 +35,12 @@ pub fn free_spans(
         }
         let offered = offer::of_pools(iter::once(pool));
         let mut free = Vec::new();
-        for &stretch in &offered {
-            given.remaining(stretch, &mut free);
+        for &span in &offered {
+            given.remaining(span, &mut free);
         }
-        free.sort_unstable_by_key(|stretch| stretch.interval());
-        for stretch in offered {
-            given.add(stretch);
+        free.sort_unstable_by_key(|span| span.interval());
+        for span in offered {
+            given.add(span);
         }
         left.push(FreeSpans {
             pool: number,
@@ -50,31 +50,31 @@ pub fn free_spans(
     left
 }
 
-/// What is somebody's, or told of another pool.
+/// Addresses that are assigned, or listed with another pool.
 #[derive(Default)]
 struct AllocatedSpace {
-    /// Every address of these.
+    /// Intervals that are allocated completely.
     whole: IntervalSet,
-    /// Of these, all but the addresses that end in .0 and .255.
+    /// Intervals that are allocated except for the addresses that end in .0 and .255.
     partly_available: IntervalSet,
 }
 
 impl AllocatedSpace {
-    fn add(&mut self, stretch: AddressSpan) {
-        let set = if stretch.is_thinned() {
+    fn add(&mut self, span: AddressSpan) {
+        let set = if span.is_thinned() {
             &mut self.partly_available
         } else {
             &mut self.whole
         };
-        set.add(stretch.interval());
+        set.add(span.interval());
     }
 
-    /// What of these is in none of it.
-    fn remaining(&self, stretch: AddressSpan, rest: &mut Vec<AddressSpan>) {
-        for part in self.whole.subtract(stretch.interval()) {
+    /// Appends the parts of a span that are not allocated.
+    fn remaining(&self, span: AddressSpan, rest: &mut Vec<AddressSpan>) {
+        for part in self.whole.subtract(span.interval()) {
             let beyond = self.partly_available.subtract(part);
-            rest.extend(stretch.excluded(subtract(part, &beyond)));
-            rest.extend(stretch.parts(beyond));
+            rest.extend(span.excluded(subtract(part, &beyond)));
+            rest.extend(span.parts(beyond));
         }
     }
 }
@@ -98,7 +98,7 @@ mod tests {
         inventory
     }
 
-    /// Two pools with the same addresses, of which the first keeps some back.
+    /// Two pools with the same addresses, of which the first reserves some.
     fn inventory_of_two(range: &str) -> PoolInventory {
         inventory(&[("a", range, true), ("b", range, false)])
     }
@@ -109,14 +109,14 @@ mod tests {
 
     fn texts(left: &[FreeSpans]) -> Vec<Vec<String>> {
         let texts = |left: &FreeSpans| {
-            let runs = left.spans.iter().flat_map(|stretch| stretch.runs());
-            runs.map(|run| run.spoken()).collect()
+            let runs = left.spans.iter().flat_map(|span| span.runs());
+            runs.map(|run| run.describe()).collect()
         };
         left.iter().map(texts).collect()
     }
 
     #[test]
-    fn what_is_given_away_and_what_two_pools_have_is_not_free_twice() {
+    fn assigned_addresses_are_not_free_and_shared_addresses_count_once() {
         let inventory = inventory(&[
             ("a", "192.0.2.0-192.0.2.9", false),
             ("b", "192.0.2.8-192.0.2.12", false),
@@ -135,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_never_given_away_are_not_free() {
+    fn addresses_that_are_never_assigned_are_not_free() {
         let inventory = inventory(&[("a", "192.0.2.254-192.0.3.1", true)]);
         let left = free_spans(&inventory, Vec::new(), |_| true);
         assert_eq!(texts(&left), [vec!["192.0.2.254", "192.0.3.1"]]);
     }
 
     #[test]
-    fn what_one_pool_keeps_back_is_free_in_another() {
+    fn address_reserved_in_one_pool_is_free_in_another() {
         let small = ("a", "192.0.2.0/30", true);
         let large = ("b", "192.0.2.0/29", false);
         let here = inventory(&[small, large]);
@@ -175,9 +175,9 @@ mod tests {
     }
 
     proptest! {
-        /// Against a set of addresses.
+        /// Compares with a set of single addresses.
         #[test]
-        fn every_address_is_told_of_the_first_pool_that_hands_it_out(
+        fn every_address_is_listed_under_the_first_pool_that_assigns_it(
             raw in prop::collection::vec((0..700_u32, 0..400_u32, any::<bool>()), 1..6),
             given in prop::collection::vec(0..1000_u32, 0..9),
         ) {
@@ -193,10 +193,10 @@ mod tests {
                 let mine = (first..=first + more).filter(|number| !avoids || !matches!(number % 256, 0 | 255));
                 let mine: Vec<_> = mine.filter(|&number| known.insert(number)).collect();
                 let singles = mine.iter().map(|&number| interval(&address(number).to_string()));
-                let runs: Vec<_> = left.spans.iter().flat_map(|stretch| stretch.runs()).collect();
+                let runs: Vec<_> = left.spans.iter().flat_map(|span| span.runs()).collect();
                 prop_assert!(runs.is_sorted());
                 prop_assert_eq!(merged(runs), merged(singles.collect()));
-                let count: u128 = left.spans.iter().map(|stretch| stretch.count()).sum();
+                let count: u128 = left.spans.iter().map(|span| span.count()).sum();
                 prop_assert_eq!(count, mine.len() as u128);
             }
         }
@@ -206,26 +206,22 @@ mod tests {
     fn a_large_pool_is_no_work() {
         let inventory = inventory(&[("a", "10.0.0.0/8", true), ("b", "2001:db8::/64", false)]);
         let left = free_spans(&inventory, vec![interval("10.0.0.7")], |_| true);
-        let mut runs = left[0].spans.iter().flat_map(|stretch| stretch.runs());
-        let spoken = |run: Option<Interval>| run.unwrap().spoken();
-        assert_eq!(spoken(runs.next()), "10.0.0.1-10.0.0.6");
-        assert_eq!(spoken(runs.next()), "10.0.0.8-10.0.0.254");
-        assert_eq!(spoken(runs.next()), "10.0.1.1-10.0.1.254");
+        let mut runs = left[0].spans.iter().flat_map(|span| span.runs());
+        let describe = |run: Option<Interval>| run.unwrap().describe();
+        assert_eq!(describe(runs.next()), "10.0.0.1-10.0.0.6");
+        assert_eq!(describe(runs.next()), "10.0.0.8-10.0.0.254");
+        assert_eq!(describe(runs.next()), "10.0.1.1-10.0.1.254");
         assert_eq!(texts(&left[1..]), [["2001:db8::/64"]]);
         let reserved = super::free_spans(&inventory_of_two("10.0.0.0/8"), Vec::new(), |_| true);
-        let mut runs = reserved[1].spans.iter().flat_map(|stretch| stretch.runs());
-        assert_eq!(spoken(runs.next()), "10.0.0.0");
-        assert_eq!(spoken(runs.next()), "10.0.0.255");
-        let count: u128 = reserved[1]
-            .spans
-            .iter()
-            .map(|stretch| stretch.count())
-            .sum();
+        let mut runs = reserved[1].spans.iter().flat_map(|span| span.runs());
+        assert_eq!(describe(runs.next()), "10.0.0.0");
+        assert_eq!(describe(runs.next()), "10.0.0.255");
+        let count: u128 = reserved[1].spans.iter().map(|span| span.count()).sum();
         assert_eq!(count, 1 << 17);
     }
 
     #[test]
-    fn many_pools_are_no_work_either() {
+    fn free_addresses_of_many_pools_are_found_quickly() {
         let mut inventory = PoolInventory::default();
         let pools = (0..20_000_u32).map(|number| {
             let first = std::net::Ipv4Addr::from(0x0a00_0000 + 4 * number);

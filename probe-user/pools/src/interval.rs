@@ -1,4 +1,4 @@
-//! Arithmetic of address ranges: by their ends, never address by address, so that a /0 costs what a /32 does.
+//! Arithmetic of address ranges on their first and last addresses, so that a /0 costs the same as a /32.
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ impl IpFamily {
         }
     }
 
-    /// The highest address, as a number.
+    /// The highest address as a number.
     const fn highest(self) -> u128 {
         match self {
             Self::V4 => u32::MAX as u128,
@@ -30,8 +30,8 @@ impl IpFamily {
         }
     }
 
-    /// The address that this number is. A number too high for the family, which no interval holds, is
-    /// its highest address.
+    /// The address with this number. A number too high for the family, which no interval contains, is the highest
+    /// address.
     fn address(self, number: u128) -> IpAddr {
         match self {
             Self::V4 => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
@@ -47,7 +47,7 @@ impl IpFamily {
     }
 }
 
-/// All addresses from one to another, both included: never empty. Ordered by family, then by first address.
+/// A non-empty inclusive range of addresses. Ordered by family, then by first address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interval {
     family: IpFamily,
@@ -55,12 +55,12 @@ pub struct Interval {
     last: u128,
 }
 
-/// How an interval was written.
+/// The notation of an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeNotation {
     /// `192.0.2.0/24`.
     Cidr,
-    /// `192.0.2.5/24`: a CIDR that begins before the address it is written with.
+    /// `192.0.2.5/24`: a CIDR with host bits set.
     CidrWithHost,
     /// `192.0.2.1-192.0.2.9`.
     Range,
@@ -68,40 +68,40 @@ pub enum RangeNotation {
     Address,
 }
 
-/// Longer texts are no interval: the longest one, of two IPv6 addresses, has room to spare.
+/// Maximum length of the text of an interval, in bytes; two IPv6 addresses are shorter.
 pub const MAX_TEXT_BYTES: usize = 256;
 
-/// Why a text is no interval.
+/// Why a text is not an interval.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IntervalError {
-    /// No address where there should be one.
-    #[error("{0:?} is no IP address")]
+    /// An address is missing or invalid.
+    #[error("{0:?} is not an IP address")]
     Address(String),
-    /// What is behind the slash is no length.
-    #[error("{length:?} is no prefix length for this address: it goes from 0 to {most}")]
+    /// The prefix length is invalid.
+    #[error("{length:?} is not a prefix length for this address: it must be from 0 to {limit}")]
     PrefixLength {
-        /// What is there.
+        /// The text after the slash.
         length: String,
-        /// The longest there is.
-        most: u8,
+        /// The maximum.
+        limit: u8,
     },
     /// From IPv4 to IPv6, or the other way round.
     #[error("the range mixes IPv4 and IPv6")]
     Mixed,
-    /// The end comes before the beginning.
-    #[error("the range ends before it begins; turned round it is {0}")]
+    /// The end precedes the start.
+    #[error("the range ends before it starts; in the right order it is {0}")]
     Reversed(Interval),
-    /// Whatever it says.
-    #[error("longer than {MAX_TEXT_BYTES} bytes, which no range is")]
+    /// The text is too long.
+    #[error("longer than {MAX_TEXT_BYTES} bytes, the maximum for a range")]
     TooLong,
 }
 
 impl Interval {
-    /// From one address to another.
+    /// The interval from one address to another, both included.
     ///
     /// # Errors
     ///
-    /// They are of two families, or the last comes before the first.
+    /// If the families differ, or the last address precedes the first.
     pub fn new(first: IpAddr, last: IpAddr) -> Result<Self, IntervalError> {
         let (family, first) = IpFamily::of(first);
         let (other, last) = IpFamily::of(last);
@@ -122,11 +122,11 @@ impl Interval {
         })
     }
 
-    /// Reads a CIDR, a range (`a-b`) or an address, and says which it was.
+    /// Parses a CIDR, a range (`a-b`) or an address, and returns it with its notation.
     ///
     /// # Errors
     ///
-    /// What is wrong with the text.
+    /// If the text is invalid.
     pub fn parse(text: &str) -> Result<(Self, RangeNotation), IntervalError> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(IntervalError::TooLong);
@@ -144,7 +144,7 @@ impl Interval {
         };
         let (family, number) = IpFamily::of(address(base)?);
         let bits = family.bits();
-        // `parse` alone would take "+24".
+        // `parse` alone would accept "+24".
         let digits = length.bytes().all(|byte| byte.is_ascii_digit());
         let prefix = length
             .parse()
@@ -152,7 +152,7 @@ impl Interval {
             .filter(|&prefix| digits && prefix <= bits);
         let prefix: u8 = prefix.ok_or_else(|| IntervalError::PrefixLength {
             length: length.to_owned(),
-            most: bits,
+            limit: bits,
         })?;
         let hosts = family
             .highest()
@@ -163,12 +163,12 @@ impl Interval {
             first: number & !hosts,
             last: number | hosts,
         };
-        let form = if interval.first == number {
+        let notation = if interval.first == number {
             RangeNotation::Cidr
         } else {
             RangeNotation::CidrWithHost
         };
-        Ok((interval, form))
+        Ok((interval, notation))
     }
 
     /// IPv4 or IPv6.
@@ -186,12 +186,12 @@ impl Interval {
         self.family.address(self.last)
     }
 
-    /// How many addresses; one less than there are for all of IPv6, which is one more than a `u128` holds.
+    /// The number of addresses; for all of IPv6 it is one less, because a `u128` cannot hold more.
     pub const fn count(&self) -> u128 {
         (self.last - self.first).saturating_add(1)
     }
 
-    /// Its first addresses, so many if it has them; nothing if that is none.
+    /// Its first `addresses` addresses, or all if it has fewer; `None` for zero.
     pub fn first_addresses(&self, addresses: u128) -> Option<Self> {
         let beyond_first = addresses.checked_sub(1)?;
         Some(Self {
@@ -200,12 +200,12 @@ impl Interval {
         })
     }
 
-    /// Whether all of another is in it.
+    /// Whether it contains all of another interval.
     pub fn contains(&self, other: &Self) -> bool {
         self.family == other.family && self.first <= other.first && other.last <= self.last
     }
 
-    /// What it has in common with another.
+    /// The intersection with another interval.
     pub fn common(&self, other: &Self) -> Option<Self> {
         let first = self.first.max(other.first);
         let last = self.last.min(other.last);
@@ -216,7 +216,7 @@ impl Interval {
         })
     }
 
-    /// What is left without another: before it and after it.
+    /// The difference with another interval: the parts before and after it.
     pub fn without(&self, other: &Self) -> impl Iterator<Item = Self> + use<> {
         let piece = |first, last| Self {
             family: self.family,
@@ -233,7 +233,7 @@ impl Interval {
         before.into_iter().chain(after)
     }
 
-    /// The length of the prefix, if it is the block of one.
+    /// The prefix length, if it is a CIDR block.
     pub fn prefix_length(&self) -> Option<u8> {
         let hosts = self.last - self.first;
         let is_block = hosts & hosts.wrapping_add(1) == 0 && self.first & hosts == 0;
@@ -241,21 +241,21 @@ impl Interval {
         is_block.then(|| self.family.bits() - host_bits)
     }
 
-    /// In a sentence: one address is no block.
-    pub fn spoken(&self) -> String {
+    /// Formats it for a sentence: a single address without prefix length.
+    pub fn describe(&self) -> String {
         match self.count() {
             1 => self.first().to_string(),
             _ => self.to_string(),
         }
     }
 
-    /// How many of its IPv4 addresses end in .0 or .255, and the first of them.
+    /// The number of its IPv4 addresses that end in .0 or .255, and the first of them; `None` if there are none.
     pub fn buggy_addresses(&self) -> Option<(u128, IpAddr)> {
         if self.family == IpFamily::V6 {
             return None;
         }
         let zeros = multiples(self.first, self.last, 256);
-        // x.255 is one less than a multiple.
+        // x.255 is one less than a multiple of 256.
         let broadcasts = multiples(self.first + 1, self.last + 1, 256);
         let number = zeros + broadcasts;
         let first = match self.first % 256 {
@@ -265,15 +265,15 @@ impl Interval {
         (number > 0).then(|| (number, self.family.address(first)))
     }
 
-    /// Whether another begins right behind it, or before it ends.
+    /// Whether another interval starts within it or directly after it.
     fn touches_or_overlaps(&self, next: &Self) -> bool {
         self.family == next.family && next.first <= self.last.saturating_add(1)
     }
 }
 
-/// How many multiples of a number there are from one to another.
+/// The number of multiples of `of` from `first` to `last`.
 const fn multiples(first: u128, last: u128, of: u128) -> u128 {
-    // In this order it never goes below zero: rounding up is at most one more than rounding down.
+    // This order never underflows: rounding up gives at most one more than rounding down.
     last / of + 1 - first.div_ceil(of)
 }
 
@@ -282,11 +282,11 @@ fn address(text: &str) -> Result<IpAddr, IntervalError> {
     let address: IpAddr = text
         .parse()
         .map_err(|_| IntervalError::Address(text.to_owned()))?;
-    // Kubernetes and MetalLB take ::ffff:192.0.2.1 for 192.0.2.1 as well.
+    // Kubernetes and MetalLB treat ::ffff:192.0.2.1 as 192.0.2.1 as well.
     Ok(address.to_canonical())
 }
 
-/// As MetalLB reads it: a CIDR where it is the block of one, else a range.
+/// In MetalLB's notation: a CIDR if it is a block, else a range.
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self.prefix_length() {
@@ -297,7 +297,7 @@ impl fmt::Display for Interval {
     }
 }
 
-/// The same addresses in the fewest intervals, in order.
+/// Merges intervals: the same addresses in the fewest intervals, sorted.
 pub fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
     intervals.sort_unstable();
     let mut merged: Vec<Interval> = Vec::new();
@@ -312,19 +312,19 @@ pub fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
     merged
 }
 
-/// The parts of an interval that are in one of the others, which are merged.
+/// The parts of an interval that are in any of the others, which must be merged.
 pub fn intersections(interval: Interval, others: &[Interval]) -> impl Iterator<Item = Interval> {
     let others = from_first_overlap(interval, others).iter();
     others.map_while(move |other| interval.common(other))
 }
 
-/// Without those of the others, which are merged, that end before it begins.
+/// Skips the intervals that end before this one starts; the others must be merged.
 fn from_first_overlap(interval: Interval, others: &[Interval]) -> &[Interval] {
-    let begins = (interval.family, interval.first);
-    &others[others.partition_point(|other| (other.family, other.last) < begins)..]
+    let start = (interval.family, interval.first);
+    &others[others.partition_point(|other| (other.family, other.last) < start)..]
 }
 
-/// The parts of an interval that are in none of the others, which are merged.
+/// The parts of an interval that are in none of the others, which must be merged.
 pub fn subtract(interval: Interval, others: &[Interval]) -> Vec<Interval> {
     let mut outside = Vec::new();
     let mut rest = Some(interval);

@@ -1,8 +1,8 @@
-//! Address pool files: parses manifests, finds overlaps and mistakes, and takes addresses out of a pool.
+//! Address pool files: parses manifests, finds overlaps and mistakes, and excludes addresses from pools.
 //!
 //! Pure. Must not depend on anything but `model` and `probe-common`, on tokio, on sockets or on files. Texts go in
-//! ([`manifest`], [`AddressPlan`]), become a [`PoolInventory`] and are evaluated ([`check_pools`]), so a repository and the
-//! answer of an API server are checked in the same way.
+//! ([`manifest`], [`AddressPlan`]), become a [`PoolInventory`] and are evaluated ([`check_pools`]), so the files of a
+//! repository and the objects of an API server are checked in the same way.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ pub mod corpus;
 #[cfg(test)]
 mod corpus_tests;
 
-pub use evaluate::{PoolsVerdict, check_pools};
+pub use evaluate::{PoolsEvaluation, check_pools};
 pub use finding::{PoolFinding, PoolFindingCode, PoolFindingLevel};
 pub use model::{
     Advertisement, AdvertisementKind, InvalidRangeEntry, Labels, ManifestError, Pool,

@@ -1,6 +1,6 @@
-//! Manifests: which documents define pools and advertisements, in whose words.
+//! Parses manifests: finds documents that define pools and advertisements, in all supported formats.
 //!
-//! Documents of other kinds are none of our business and left alone.
+//! Documents of other kinds are ignored.
 
 mod objects;
 
@@ -13,31 +13,31 @@ use super::{
     yaml::{self, ManifestYamlError, YamlDocument, YamlValue},
 };
 
-/// A text with none of these words defines no pool. They spare large trees of other files, and their owners
-/// complaints about templates that have nothing to do with addresses.
-const WORDS: [&str; 5] = [
+/// A text without any of these keywords defines no pool. Skipping such files saves time in large trees and avoids
+/// errors about unrelated templates.
+const KEYWORDS: [&str; 5] = [
     "AddressPool",
     "L2Advertisement",
     "BGPAdvertisement",
     "CiliumLoadBalancerIPPool",
     "kubevip",
 ];
-/// What MetalLB's configuration before its resources has.
-const LEGACY_WORD: &str = "address-pools";
-/// What may hide a word from a search: escapes of double-quoted text, and lines that go on.
+/// The key of MetalLB's configuration before its custom resources.
+const LEGACY_KEYWORD: &str = "address-pools";
+/// Sequences that can hide a keyword from a search: escapes in double-quoted text, and line continuations.
 const ESCAPES: [&str; 5] = ["\\u", "\\U", "\\x", "\\\n", "\\\r\n"];
-/// As the API server has it.
-const LONGEST_OBJECT_NAME: usize = 253;
-const LONGEST_NAMESPACE: usize = 63;
-const LONGEST_LABEL_KEY: usize = 317;
-const LONGEST_LABEL_VALUE: usize = 63;
+/// Limits of the API server, in bytes.
+const MAX_OBJECT_NAME_BYTES: usize = 253;
+const MAX_NAMESPACE_BYTES: usize = 63;
+const MAX_LABEL_KEY_BYTES: usize = 317;
+const MAX_LABEL_VALUE_BYTES: usize = 63;
 
 /// Whether a text may define pools or advertisements.
 fn is_relevant(text: &str) -> bool {
-    WORDS.iter().any(|word| text.contains(word)) || text.contains(LEGACY_WORD)
+    KEYWORDS.iter().any(|word| text.contains(word)) || text.contains(LEGACY_KEYWORD)
 }
 
-/// Reads a file that nobody named: one that cannot define pools may be as broken as it likes.
+/// Reads a file found in a directory. Errors in files that cannot define pools are ignored.
 pub fn read_found(inventory: &mut PoolInventory, cluster: &str, file: &str, text: &str) {
     let is_relevant = is_relevant(text) || {
         let is_escaped = ESCAPES.iter().any(|mark| text.contains(mark));
@@ -62,12 +62,12 @@ pub fn read(inventory: &mut PoolInventory, cluster: &str, file: &str, text: &str
     for document in yaml::documents(text) {
         match document {
             Ok(document) => ManifestReader { cluster, file }.document(inventory, &document),
-            Err(broken) => inventory.record_unread(file, Some(broken.mark), broken.error),
+            Err(invalid) => inventory.record_unread(file, Some(invalid.mark), invalid.error),
         }
     }
 }
 
-/// Where what is read belongs.
+/// The cluster and file of the document that is read.
 #[derive(Clone, Copy)]
 struct ManifestReader {
     cluster: usize,
@@ -76,16 +76,16 @@ struct ManifestReader {
 
 impl ManifestReader {
     fn document(self, inventory: &mut PoolInventory, document: &YamlDocument) {
-        // By aliases, each of many documents may have far more objects than it has lines.
+        // With aliases, each of many documents may have far more objects than lines.
         let mark = document.root().mark();
         if !is_marked_relevant(document) || !inventory.reserve_parts(self.file, mark, 1) {
             return;
         }
         let duplicates = document.duplicates();
         if !duplicates.is_empty() {
-            // Which of them counts depends on who reads it.
-            for broken in duplicates {
-                inventory.record_unread(self.file, Some(broken.mark), broken.error);
+            // Parsers differ in which of the duplicate keys they use.
+            for invalid in duplicates {
+                inventory.record_unread(self.file, Some(invalid.mark), invalid.error);
             }
             return;
         }
@@ -125,18 +125,18 @@ impl ManifestReader {
         }
     }
 
-    /// What every object has to be like: else whoever applies it is refused.
+    /// Checks the outline that the API server requires of every object.
     fn parse_outline(self, inventory: &mut PoolInventory, object: YamlValue<'_>) {
         let metadata = object.get("metadata").filter(|part| !part.is_null());
         if let Some(metadata) = metadata.filter(|part| !part.is_mapping()) {
-            self.record_shape_error(inventory, metadata, "metadata", "a mapping");
+            self.record_value_error(inventory, metadata, "metadata", "a mapping");
         }
         let name = object.get_path(&["metadata", "name"]);
         if let Some(name) = name.filter(|name| !name.is_null())
             && !name.text().is_some_and(is_name)
         {
             let expected = "a name in Kubernetes (lower-case letters, digits, - and .)";
-            self.record_shape_error(inventory, name, "metadata.name", expected);
+            self.record_value_error(inventory, name, "metadata.name", expected);
         }
     }
 
@@ -145,12 +145,12 @@ impl ManifestReader {
         let Some(mut pool) = self.pool(inventory, object, kind) else {
             return;
         };
-        let mut truth = |key| {
+        let mut boolean = |key| {
             let value = spec.and_then(|spec| spec.get(key));
-            self.truth(inventory, value, key)
+            self.boolean(inventory, value, key)
         };
-        pool.auto_assign = truth("autoAssign").unwrap_or(true);
-        pool.avoid_buggy_ips = truth("avoidBuggyIPs").unwrap_or(false);
+        pool.auto_assign = boolean("autoAssign").unwrap_or(true);
+        pool.avoid_buggy_ips = boolean("avoidBuggyIPs").unwrap_or(false);
         let addresses = spec.and_then(|spec| spec.get("addresses"));
         self.addresses(inventory, &mut pool, addresses, "spec.addresses");
         inventory.add_pool(pool);
@@ -160,9 +160,9 @@ impl ManifestReader {
         let Some(mut pool) = self.pool(inventory, object, PoolKind::Cilium) else {
             return;
         };
-        // Cilium has no namespaces here, whatever a tool writes.
+        // Cilium pools are cluster-scoped, even if a tool writes a namespace.
         pool.namespace = None;
-        // `cidrs` was the name before `blocks`.
+        // `cidrs` is the former name of `blocks`.
         for field in ["blocks", "cidrs"] {
             let blocks = object.get_path(&["spec", field]);
             for block in self.list(inventory, blocks, "spec.blocks") {
@@ -178,24 +178,24 @@ impl ManifestReader {
             (Some(cidr), _) => self.range(inventory, pool, cidr, "cidr"),
             (None, Some(start)) => {
                 let (Some(first), stop) = (start.text(), block.get("stop")) else {
-                    return self.record_shape_error(inventory, start, "start", "an address");
+                    return self.record_value_error(inventory, start, "start", "an address");
                 };
-                // Without an end it is one address.
+                // Without `stop` it is one address.
                 let stop = stop.filter(|stop| !stop.is_null());
                 if let Some(stop) = stop.filter(|stop| stop.text().is_none()) {
-                    return self.record_shape_error(inventory, stop, "stop", "an address");
+                    return self.record_value_error(inventory, stop, "stop", "an address");
                 }
                 let stop = stop.and_then(YamlValue::text);
                 let text = format!("{first}-{}", stop.unwrap_or(first));
                 self.parse_written_range(inventory, pool, &text, start);
                 let last = pool.ranges.last_mut();
-                let last = last.filter(|range| range.place == self.place(start));
+                let last = last.filter(|range| range.location == self.location(start));
                 if let (None, Some(range)) = (stop, last) {
                     first.clone_into(&mut range.text);
                 }
             }
             (None, None) => {
-                self.record_shape_error(inventory, block, "a block", "cidr, or start and stop");
+                self.record_value_error(inventory, block, "a block", "cidr, or start and stop");
             }
         }
     }
@@ -209,7 +209,7 @@ impl ManifestReader {
         };
         if name == Some("kubevip") {
             for (key, value) in data.entries() {
-                // By aliases, many entries may have one text.
+                // With aliases, many entries may share one text.
                 let texts = [key, value].into_iter().filter_map(YamlValue::text);
                 let parts = 1 + texts.map(parts_of).sum::<usize>();
                 if !self.reserve_parts(inventory, key, parts) {
@@ -235,15 +235,15 @@ impl ManifestReader {
             return;
         }
         let Some(list) = value.text() else {
-            return self.record_shape_error(
+            return self.record_value_error(
                 inventory,
                 value,
                 "a kube-vip pool",
                 "a list with commas",
             );
         };
-        if name.len() > LONGEST_OBJECT_NAME {
-            return self.record_shape_error(
+        if name.len() > MAX_OBJECT_NAME_BYTES {
+            return self.record_value_error(
                 inventory,
                 key,
                 "a key of kubevip",
@@ -254,9 +254,9 @@ impl ManifestReader {
             return;
         };
         name.clone_into(&mut pool.name);
-        pool.place = self.place(key);
+        pool.location = self.location(key);
         for text in list.split(',').map(str::trim) {
-            // kube-vip's word for "ask DHCP".
+            // kube-vip's keyword for an address from DHCP.
             if !text.is_empty() && text != "0.0.0.0/32" {
                 if !self.reserve_parts(inventory, value, 1) {
                     break;
@@ -267,12 +267,12 @@ impl ManifestReader {
         inventory.add_pool(pool);
     }
 
-    /// MetalLB's configuration before its resources: YAML in a `ConfigMap`.
+    /// Reads MetalLB's configuration before its custom resources: YAML in a `ConfigMap`.
     fn legacy(self, inventory: &mut PoolInventory, object: YamlValue<'_>, config: YamlValue<'_>) {
-        let Some(text) = config.text().filter(|text| text.contains(LEGACY_WORD)) else {
+        let Some(text) = config.text().filter(|text| text.contains(LEGACY_KEYWORD)) else {
             return;
         };
-        // By aliases, many objects may have one text.
+        // With aliases, many objects may share one text.
         if !self.reserve_parts(inventory, config, parts_of(text)) {
             return;
         }
@@ -280,20 +280,20 @@ impl ManifestReader {
         for document in yaml::documents(text) {
             let document = match document {
                 Ok(document) => document.nested(offset.unwrap_or_default()),
-                Err(broken) => {
-                    inventory.record_unread(self.file, Some(config.mark()), broken.error);
+                Err(invalid) => {
+                    inventory.record_unread(self.file, Some(config.mark()), invalid.error);
                     continue;
                 }
             };
             let duplicates = document.duplicates();
             if !duplicates.is_empty() {
-                for broken in duplicates {
-                    let (mark, error) = match (offset, broken.error) {
+                for invalid in duplicates {
+                    let (mark, error) = match (offset, invalid.error) {
                         (None, ManifestYamlError::Duplicate { key, .. }) => {
                             let mark = config.mark();
                             (mark, ManifestYamlError::duplicate(&key, mark.line))
                         }
-                        (_, error) => (broken.mark, error),
+                        (_, error) => (invalid.mark, error),
                     };
                     inventory.record_unread(self.file, Some(mark), error);
                 }
@@ -307,20 +307,24 @@ impl ManifestReader {
                     return;
                 };
                 let text = name.and_then(|name| {
-                    self.name_text(inventory, name, "the name of a pool", LONGEST_OBJECT_NAME)
+                    self.name_text(inventory, name, "the name of a pool", MAX_OBJECT_NAME_BYTES)
                 });
                 text.unwrap_or_default().clone_into(&mut pool.name);
-                let mut truth = |key| self.truth(inventory, entry.get(key), key);
-                pool.place = self.place(name.unwrap_or(entry));
-                pool.auto_assign = truth("auto-assign").unwrap_or(true);
-                pool.avoid_buggy_ips = truth("avoid-buggy-ips").unwrap_or(false);
+                let mut boolean = |key| self.boolean(inventory, entry.get(key), key);
+                pool.location = self.location(name.unwrap_or(entry));
+                pool.auto_assign = boolean("auto-assign").unwrap_or(true);
+                pool.avoid_buggy_ips = boolean("avoid-buggy-ips").unwrap_or(false);
                 self.addresses(inventory, &mut pool, entry.get("addresses"), "addresses");
                 if offset.is_none() {
-                    // The text is no block: its lines are not those of the file.
-                    let place = self.place(config);
-                    pool.place = place;
-                    pool.ranges.iter_mut().for_each(|range| range.place = place);
-                    pool.faults.iter_mut().for_each(|fault| fault.place = place);
+                    // The text is not a block scalar: its lines differ from those of the file.
+                    let location = self.location(config);
+                    pool.location = location;
+                    pool.ranges
+                        .iter_mut()
+                        .for_each(|range| range.location = location);
+                    pool.invalid_ranges
+                        .iter_mut()
+                        .for_each(|range| range.location = location);
                 }
                 inventory.add_pool(pool);
             }
@@ -341,9 +345,10 @@ impl ManifestReader {
         for name in self.list(inventory, spec("ipAddressPools"), "spec.ipAddressPools") {
             let field = "a name in spec.ipAddressPools";
             if name.text().is_none() {
-                self.record_shape_error(inventory, name, field, "text");
-            } else if let Some(text) = self.name_text(inventory, name, field, LONGEST_OBJECT_NAME) {
-                pools.push((text.to_owned(), self.place(name)));
+                self.record_value_error(inventory, name, field, "text");
+            } else if let Some(text) = self.name_text(inventory, name, field, MAX_OBJECT_NAME_BYTES)
+            {
+                pools.push((text.to_owned(), self.location(name)));
             }
         }
         let field = "spec.ipAddressPoolSelectors";
@@ -357,7 +362,7 @@ impl ManifestReader {
             kind,
             namespace: identity.namespace,
             name: identity.name,
-            place: identity.place,
+            location: identity.location,
             pools,
             selectors,
             services,
@@ -411,20 +416,21 @@ impl ManifestReader {
                 Some("DoesNotExist") => Operator::DoesNotExist,
                 _ => {
                     let expected = "In, NotIn, Exists or DoesNotExist";
-                    self.record_shape_error(inventory, expression, "operator", expected);
+                    self.record_value_error(inventory, expression, "operator", expected);
                     return None;
                 }
             };
             let key = match expression.get("key") {
                 Some(key) if key.text().is_some() => {
-                    self.name_text(inventory, key, "key", LONGEST_LABEL_KEY)?
+                    self.name_text(inventory, key, "key", MAX_LABEL_KEY_BYTES)?
                 }
                 _ => "",
             };
             let mut values = Vec::new();
             for value in self.list(inventory, expression.get("values"), "values") {
                 if value.text().is_some() {
-                    let text = self.name_text(inventory, value, "a value", LONGEST_LABEL_VALUE)?;
+                    let text =
+                        self.name_text(inventory, value, "a value", MAX_LABEL_VALUE_BYTES)?;
                     values.push(text.to_owned());
                 }
             }
@@ -435,12 +441,12 @@ impl ManifestReader {
             });
         }
         Some(Selector {
-            place: self.place(selector),
+            location: self.location(selector),
             requirements,
         })
     }
 
-    /// A pool of this object, still empty; nothing where there is no room for it.
+    /// An empty pool of this object; `None` beyond the limit.
     fn pool(
         self,
         inventory: &mut PoolInventory,
@@ -453,15 +459,15 @@ impl ManifestReader {
         if !self.reserve_parts(inventory, object, 1 + parts_of(text)) {
             return None;
         }
-        // Longer names have been told by now where they matter.
-        let text = Some(text).filter(|text| text.len() <= LONGEST_OBJECT_NAME);
+        // Longer names have been reported already where they matter.
+        let text = Some(text).filter(|text| text.len() <= MAX_OBJECT_NAME_BYTES);
         let namespace = metadata("namespace").filter(|namespace| namespace.text().is_some());
         let namespace = namespace.and_then(|namespace| {
             self.name_text(
                 inventory,
                 namespace,
                 "metadata.namespace",
-                LONGEST_NAMESPACE,
+                MAX_NAMESPACE_BYTES,
             )
         });
         Some(Pool {
@@ -470,15 +476,15 @@ impl ManifestReader {
             namespace: namespace.map(str::to_owned),
             name: text.unwrap_or_default().to_owned(),
             labels: self.labels(inventory, metadata("labels"), "a pair of metadata.labels"),
-            place: self.place(name.unwrap_or(object)),
+            location: self.location(name.unwrap_or(object)),
             ranges: Vec::new(),
-            faults: Vec::new(),
+            invalid_ranges: Vec::new(),
             auto_assign: true,
             avoid_buggy_ips: false,
         })
     }
 
-    /// Pairs of texts, as far as labels can be as long.
+    /// Parses labels; pairs that exceed the limits are reported.
     fn labels(
         self,
         inventory: &mut PoolInventory,
@@ -495,15 +501,15 @@ impl ManifestReader {
             let (Some(name), Some(text)) = (name, text) else {
                 continue;
             };
-            if name.len() > LONGEST_LABEL_KEY || text.len() > LONGEST_LABEL_VALUE {
+            if name.len() > MAX_LABEL_KEY_BYTES || text.len() > MAX_LABEL_VALUE_BYTES {
                 let expected =
                     "a label in Kubernetes (a key of up to 317 bytes, a value of up to 63)";
-                let long = if name.len() > LONGEST_LABEL_KEY {
+                let long = if name.len() > MAX_LABEL_KEY_BYTES {
                     key
                 } else {
                     value
                 };
-                self.record_shape_error(inventory, long, field, expected);
+                self.record_value_error(inventory, long, field, expected);
                 continue;
             }
             read.insert(name.to_owned(), text.to_owned());
@@ -511,21 +517,21 @@ impl ManifestReader {
         read
     }
 
-    /// The text of a name, if it has one and there is room for it; one that is too long is told.
+    /// The text of a name, within the limit; a longer one is reported.
     fn name_text<'a>(
         self,
         inventory: &mut PoolInventory,
         value: YamlValue<'a>,
         field: &'static str,
-        most: usize,
+        limit: usize,
     ) -> Option<&'a str> {
         let text = value.text()?;
-        if text.len() > most {
-            self.record_shape_error(
+        if text.len() > limit {
+            self.record_value_error(
                 inventory,
                 value,
                 field,
-                "as short as it has to be in Kubernetes",
+                "within the length limit of Kubernetes",
             );
             return None;
         }
@@ -554,7 +560,7 @@ impl ManifestReader {
         }
     }
 
-    /// One range that somebody wrote.
+    /// Reads one range.
     fn range(
         self,
         inventory: &mut PoolInventory,
@@ -564,7 +570,7 @@ impl ManifestReader {
     ) {
         match value.text() {
             Some(text) => self.parse_written_range(inventory, pool, text, value),
-            None => self.record_shape_error(inventory, value, field, "text"),
+            None => self.record_value_error(inventory, value, field, "text"),
         }
     }
 
@@ -581,27 +587,27 @@ impl ManifestReader {
         if text.contains("{{") {
             return self.is_template(inventory, value);
         }
-        match WrittenRange::parse(text, self.place(value)) {
+        match WrittenRange::parse(text, self.location(value)) {
             Ok(range) => pool.ranges.push(range),
-            Err(fault) => pool.faults.push(fault),
+            Err(range) => pool.invalid_ranges.push(range),
         }
     }
 
-    /// What is true or false, if it is said.
-    fn truth(
+    /// Reads an optional boolean.
+    fn boolean(
         self,
         inventory: &mut PoolInventory,
         value: Option<YamlValue<'_>>,
         field: &'static str,
     ) -> Option<bool> {
         let value = value.filter(|value| !value.is_null())?;
-        if value.truth().is_none() {
-            self.record_shape_error(inventory, value, field, "true or false, without quotes");
+        if value.boolean().is_none() {
+            self.record_value_error(inventory, value, field, "true or false, without quotes");
         }
-        value.truth()
+        value.boolean()
     }
 
-    /// The items of a list, as far as there is room; none where there is no list.
+    /// The items of a list, up to the limit; empty if it is not a list.
     fn list<'a>(
         self,
         inventory: &mut PoolInventory,
@@ -612,7 +618,7 @@ impl ManifestReader {
             return Vec::new();
         };
         let Some(items) = list.items() else {
-            self.record_shape_error(inventory, list, field, "a list");
+            self.record_value_error(inventory, list, field, "a list");
             return Vec::new();
         };
         items
@@ -620,14 +626,14 @@ impl ManifestReader {
             .collect()
     }
 
-    fn record_shape_error(
+    fn record_value_error(
         self,
         inventory: &mut PoolInventory,
         value: YamlValue<'_>,
         field: &'static str,
         expected: &'static str,
     ) {
-        // It is searched, and may stand in many places.
+        // The search is limited because aliases may repeat the value.
         let parts = value.text().map_or(0, parts_of);
         if !self.reserve_parts(inventory, value, parts) {
             return;
@@ -635,7 +641,7 @@ impl ManifestReader {
         if is_placeholder(value) {
             return self.is_template(inventory, value);
         }
-        let error = ManifestError::Shape { field, expected };
+        let error = ManifestError::UnexpectedValue { field, expected };
         inventory.record_unread(self.file, Some(value.mark()), error);
     }
 
@@ -644,7 +650,7 @@ impl ManifestReader {
         inventory.record_unread(self.file, Some(value.mark()), error);
     }
 
-    fn place(self, value: YamlValue<'_>) -> SourceLocation {
+    fn location(self, value: YamlValue<'_>) -> SourceLocation {
         SourceLocation {
             file: self.file,
             mark: value.mark(),
@@ -652,10 +658,10 @@ impl ManifestReader {
     }
 }
 
-/// Whether an object can have this name: an RFC 1123 subdomain.
+/// Whether this is a valid object name: an RFC 1123 subdomain.
 fn is_name(text: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    text.len() <= LONGEST_OBJECT_NAME
+    text.len() <= MAX_OBJECT_NAME_BYTES
         && text.split('.').all(|label| {
             !label.is_empty()
                 && !label.starts_with('-')
@@ -664,7 +670,7 @@ fn is_name(text: &str) -> bool {
         })
 }
 
-/// Whether a value is what YAML makes of `{{ … }}`: a mapping whose first key is a mapping.
+/// Whether a value is the result of parsing `{{ … }}` as YAML: a mapping whose first key is a mapping.
 fn is_placeholder(value: YamlValue<'_>) -> bool {
     let mut entries = value.entries();
     let is_placeholder = entries.next().is_some_and(|(key, _)| key.is_mapping());

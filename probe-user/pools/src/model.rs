@@ -1,4 +1,4 @@
-//! What was read: clusters, their pools, and who advertises them.
+//! The inventory: clusters, their pools and advertisements.
 
 use std::collections::HashMap;
 
@@ -9,35 +9,35 @@ use super::{
     yaml::{ManifestYamlError, YamlMark},
 };
 
-/// More ranges than this are not read: it takes a file made for it to have them.
+/// Maximum number of ranges, labels and names; only hostile files have more.
 const MAX_RANGES: usize = 1_000_000;
-/// So many bytes of text count as much as a range: few ranges can have long texts.
+/// The number of bytes of text that count as one range, so that long texts are bounded as well.
 const TEXT_OF_A_RANGE: usize = 16;
 
-/// How much the bytes of a text count.
+/// The number of parts that a text counts for.
 pub const fn parts_of(text: &str) -> usize {
     text.len() / TEXT_OF_A_RANGE
 }
 
-/// A place in a file. Ordered as files were read, and from top to bottom.
+/// A location in a file. Ordered by the order of reading, then by line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceLocation {
-    /// The number of the file.
+    /// The index of the file.
     pub file: usize,
-    /// Where in it.
+    /// The line and column.
     pub mark: YamlMark,
 }
 
 label_enum! {
-    /// What a pool is defined by.
+    /// The kind of object that defines a pool.
     pub enum PoolKind {
-        /// MetalLB's resource.
+        /// MetalLB's custom resource.
         IpAddressPool = "IPAddressPool",
-        /// MetalLB's resource before that.
+        /// MetalLB's former custom resource.
         AddressPool = "AddressPool",
-        /// MetalLB's configuration before there were resources.
+        /// MetalLB's configuration before custom resources.
         MetallbConfigMap = "metallb ConfigMap",
-        /// Cilium's resource.
+        /// Cilium's custom resource.
         Cilium = "CiliumLoadBalancerIPPool",
         /// An entry of the ConfigMap of kube-vip's cloud provider.
         KubeVip = "kube-vip ConfigMap",
@@ -45,7 +45,7 @@ label_enum! {
 }
 
 impl PoolKind {
-    /// Whether MetalLB hands out its addresses.
+    /// Whether MetalLB assigns its addresses.
     pub const fn is_metallb(self) -> bool {
         match self {
             Self::IpAddressPool | Self::AddressPool | Self::MetallbConfigMap => true,
@@ -53,7 +53,7 @@ impl PoolKind {
         }
     }
 
-    /// Whether the pool is an object of its own, and not an entry of a `ConfigMap`.
+    /// Whether the pool is a custom resource, not an entry of a `ConfigMap`.
     pub const fn is_resource(self) -> bool {
         match self {
             Self::IpAddressPool | Self::AddressPool | Self::Cilium => true,
@@ -62,79 +62,79 @@ impl PoolKind {
     }
 }
 
-/// A range as it was written.
+/// A range with its notation, text and location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrittenRange {
     /// Its addresses.
     pub interval: Interval,
-    /// How it was written.
-    pub form: RangeNotation,
-    /// Word for word.
+    /// Its notation.
+    pub notation: RangeNotation,
+    /// The text as written.
     pub text: String,
-    /// Where.
-    pub place: SourceLocation,
+    /// Its location.
+    pub location: SourceLocation,
 }
 
 impl WrittenRange {
-    /// Reads what is written in a place.
-    pub fn parse(text: &str, place: SourceLocation) -> Result<Self, InvalidRangeEntry> {
+    /// Parses a range at a location.
+    pub fn parse(text: &str, location: SourceLocation) -> Result<Self, InvalidRangeEntry> {
         match Interval::parse(text) {
-            Ok((interval, form)) => Ok(Self {
+            Ok((interval, notation)) => Ok(Self {
                 interval,
-                form,
+                notation,
                 text: text.to_owned(),
-                place,
+                location,
             }),
             Err(error) => Err(InvalidRangeEntry {
                 text: text.chars().take(interval::MAX_TEXT_BYTES).collect(),
-                place,
+                location,
                 error,
             }),
         }
     }
 }
 
-/// What should be a range and is none.
+/// An entry that is not a valid range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidRangeEntry {
-    /// Word for word, as far as a range could be as long.
+    /// The text as written, truncated to the maximum length of a range.
     pub text: String,
-    /// Where.
-    pub place: SourceLocation,
-    /// What is wrong.
+    /// Its location.
+    pub location: SourceLocation,
+    /// The error.
     pub error: IntervalError,
 }
 
 /// Key and value pairs of an object.
 pub type Labels = HashMap<String, String>;
 
-/// A pool of addresses.
+/// An address pool.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    /// The number of its cluster.
+    /// The index of its cluster.
     pub cluster: usize,
-    /// What defines it.
+    /// The kind of object that defines it.
     pub kind: PoolKind,
-    /// Where it lives, if it says so.
+    /// Its namespace, if set.
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
-    /// What selectors look at.
+    /// Its labels.
     pub labels: Labels,
-    /// Where its name stands.
-    pub place: SourceLocation,
-    /// What is in it.
+    /// The location of its name.
+    pub location: SourceLocation,
+    /// Its ranges.
     pub ranges: Vec<WrittenRange>,
-    /// What should be in it and is no range.
-    pub faults: Vec<InvalidRangeEntry>,
-    /// Whether services get its addresses without asking for them.
+    /// Its invalid ranges.
+    pub invalid_ranges: Vec<InvalidRangeEntry>,
+    /// Whether its addresses are assigned automatically.
     pub auto_assign: bool,
-    /// Whether addresses that end in .0 and .255 are left out.
+    /// Whether addresses that end in .0 and .255 are reserved.
     pub avoid_buggy_ips: bool,
 }
 
 label_enum! {
-    /// The kinds of advertisement.
+    /// The kind of an advertisement.
     pub enum AdvertisementKind {
         /// By ARP and neighbour discovery.
         L2 = "L2Advertisement",
@@ -143,20 +143,20 @@ label_enum! {
     }
 }
 
-/// What makes MetalLB announce the addresses of pools: of those named and those selected, or of all.
+/// An advertisement, which makes MetalLB announce the addresses of pools: of the named and selected ones, or of all.
 #[derive(Clone, Debug)]
 pub struct Advertisement {
-    /// The number of its cluster.
+    /// The index of its cluster.
     pub cluster: usize,
-    /// Which kind.
+    /// Its kind.
     pub kind: AdvertisementKind,
-    /// Where it lives, if it says so.
+    /// Its namespace, if set.
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
-    /// Where its name stands.
-    pub place: SourceLocation,
-    /// Pools by name, and where each name stands.
+    /// The location of its name.
+    pub location: SourceLocation,
+    /// Pools by name, with the location of each name.
     pub pools: Vec<(String, SourceLocation)>,
     /// Pools by label.
     pub selectors: Vec<Selector>,
@@ -167,16 +167,16 @@ pub struct Advertisement {
 /// The services that an advertisement is for (`spec.serviceSelectors`).
 #[derive(Clone, Debug)]
 pub enum ServiceScope {
-    /// All whose address is from one of its pools.
+    /// All services with an address from one of its pools.
     All,
-    /// Of those the ones that one of these selects.
+    /// Only services that match one of these selectors.
     Selected(Vec<Selector>),
     /// A selector could not be read.
     Unknown,
 }
 
 impl ServiceScope {
-    /// Whether a service with these labels may be in it.
+    /// Whether a service with these labels may be in the scope.
     pub fn may_contain(&self, labels: &Labels) -> bool {
         match self {
             Self::All | Self::Unknown => true,
@@ -186,11 +186,11 @@ impl ServiceScope {
 }
 
 impl Advertisement {
-    /// Whether it could advertise this pool as far as cluster and namespace go.
+    /// Whether it is in the same cluster and namespace as this pool.
     pub fn is_in_scope(&self, pool: &Pool) -> bool {
         let same_namespace = match (&self.namespace, &pool.namespace) {
             (Some(mine), Some(its)) => mine == its,
-            // A namespace that is not written comes from the tool that applies the file.
+            // An omitted namespace is set by the tool that applies the file.
             (None, _) | (_, None) => true,
         };
         pool.kind == PoolKind::IpAddressPool && self.cluster == pool.cluster && same_namespace
@@ -206,42 +206,42 @@ impl Advertisement {
         self.is_in_scope(pool) && (self.is_for_all() || named() || selected())
     }
 
-    /// Whether it advertises every pool that it sees.
+    /// Whether it advertises all pools in its scope.
     pub fn is_for_all(&self) -> bool {
         self.pools.is_empty() && self.selectors.is_empty()
     }
 }
 
-/// A label selector: all of its requirements have to be met.
+/// A label selector: all of its requirements must be met.
 #[derive(Clone, Debug)]
 pub struct Selector {
-    /// Where it stands.
-    pub place: SourceLocation,
-    /// What it asks for.
+    /// Its location.
+    pub location: SourceLocation,
+    /// Its requirements.
     pub requirements: Vec<Requirement>,
 }
 
-/// What a label has to be.
+/// A requirement on a label.
 #[derive(Clone, Debug)]
 pub struct Requirement {
-    /// Which label.
+    /// The key of the label.
     pub key: String,
-    /// How it is compared.
+    /// The operator.
     pub operator: Operator,
-    /// With what.
+    /// The values to compare with.
     pub values: Vec<String>,
 }
 
-/// How a label is compared.
+/// The operator of a requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// One of the values.
+    /// The label has one of the values.
     In,
-    /// None of the values; a label that is not there is none of them.
+    /// The label has none of the values, or is absent.
     NotIn,
-    /// There, with any value.
+    /// The label is present.
     Exists,
-    /// Not there.
+    /// The label is absent.
     DoesNotExist,
 }
 
@@ -265,60 +265,60 @@ impl Requirement {
     }
 }
 
-/// What could not be read. Whatever it holds is not in the verdict, and the verdict says so.
+/// The parts of a manifest that could not be read. The report lists them; their contents are not evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadFile {
-    /// The number of the file.
+    /// The index of the file.
     pub file: usize,
-    /// Where in it, if it could be opened at all.
+    /// The line and column, if the file could be opened.
     pub mark: Option<YamlMark>,
-    /// Why.
+    /// The error.
     pub error: ManifestError,
 }
 
-/// Why something could not be read.
+/// Why a file or a part of it could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// The file cannot be opened or read.
     #[error("{0}")]
     Io(String),
-    /// The file is no text.
+    /// The file is not UTF-8 text.
     #[error("not UTF-8: save it as UTF-8 without a byte order mark")]
     NotUtf8,
-    /// The file is too large to be manifests.
-    #[error("larger than {limit} MiB: give the manifests only, or split it")]
+    /// The file is too large.
+    #[error("larger than {limit} MiB: pass only the manifests, or split the file")]
     TooLarge {
-        /// In MiB.
+        /// The limit in MiB.
         limit: u64,
     },
-    /// A document is broken.
+    /// A document is not valid YAML.
     #[error(transparent)]
     Yaml(#[from] ManifestYamlError),
-    /// A part of a document is of another shape than its kind asks for.
+    /// A field has an unexpected type or value.
     #[error("{field} is not {expected}")]
-    Shape {
-        /// Which part.
+    UnexpectedValue {
+        /// The field.
         field: &'static str,
-        /// What it should be.
+        /// The expected type or value.
         expected: &'static str,
     },
-    /// A plan in which nothing is planned.
+    /// The plan is empty.
     #[error(
-        "the plan is empty, and everything would keep to it: write clusters, nodes, dhcp or reserved"
+        "the plan is empty, so nothing could violate it: add clusters, nodes, dhcp or reserved"
     )]
     EmptyPlan,
-    /// More ranges than are read.
+    /// The number of ranges exceeds the limit.
     #[error(
-        "more than {MAX_RANGES} ranges, labels and names, or {} MB of them: the rest is left out",
+        "more than {MAX_RANGES} ranges, labels and names, or {} MB of them: the rest is ignored",
         MAX_RANGES * TEXT_OF_A_RANGE / 1_000_000
     )]
-    TooMany,
+    LimitExceeded,
 }
 
-/// Everything that was read. Files and clusters are named by their numbers.
+/// All objects that were read. Files and clusters are referred to by index.
 #[derive(Debug, Default)]
 pub struct PoolInventory {
-    /// The files, as people know them.
+    /// The names of the files.
     pub files: Vec<String>,
     /// The names of the clusters.
     pub clusters: Vec<String>,
@@ -326,17 +326,17 @@ pub struct PoolInventory {
     pub pools: Vec<Pool>,
     /// All advertisements, in the order of reading.
     pub advertisements: Vec<Advertisement>,
-    /// What could not be read.
+    /// The parts that could not be read.
     pub unread: Vec<UnreadFile>,
-    /// How much was read: of ranges, labels, names and whatever else objects have any number of. By aliases, a
-    /// small file could have more than there is memory.
+    /// The number of parts read: ranges, labels, names and other repeated fields. It is bounded because with aliases a
+    /// small file could exhaust the memory.
     parts: usize,
-    /// The last file of which something was left out.
+    /// The last file with ignored parts.
     left_out: Option<usize>,
 }
 
 impl PoolInventory {
-    /// The number of a cluster, which is new if the name is.
+    /// The index of a cluster; a new name adds a cluster.
     pub fn cluster(&mut self, name: &str) -> usize {
         let known = self.clusters.iter().position(|cluster| cluster == name);
         known.unwrap_or_else(|| {
@@ -345,13 +345,13 @@ impl PoolInventory {
         })
     }
 
-    /// The number of a file that is read next.
+    /// Adds a file, and returns its index.
     pub fn file(&mut self, name: &str) -> usize {
         self.files.push(name.to_owned());
         self.files.len() - 1
     }
 
-    /// Notes that something could not be read, as far as there is room.
+    /// Records a part that could not be read, up to the limit.
     pub fn record_unread(
         &mut self,
         file: usize,
@@ -366,34 +366,34 @@ impl PoolInventory {
         self.unread.push(UnreadFile { file, mark, error });
     }
 
-    /// Takes a pool.
+    /// Adds a pool.
     pub fn add_pool(&mut self, pool: Pool) {
         self.pools.push(pool);
     }
 
-    /// Takes an advertisement.
+    /// Adds an advertisement.
     pub fn add_advertisement(&mut self, advertisement: Advertisement) {
         self.advertisements.push(advertisement);
     }
 
-    /// Takes room for parts of objects, before they are copied, and says whether there was so much. That there was
-    /// not is noted.
+    /// Reserves capacity for parts of objects before they are copied. Returns false, and records the error, beyond the
+    /// limit.
     #[must_use]
     pub fn reserve_parts(&mut self, file: usize, mark: YamlMark, parts: usize) -> bool {
-        let taken = self.parts.saturating_add(parts);
-        if taken > MAX_RANGES {
+        let total = self.parts.saturating_add(parts);
+        if total > MAX_RANGES {
             self.parts = MAX_RANGES;
             self.record_left_out(file, Some(mark));
             return false;
         }
-        self.parts = taken;
+        self.parts = total;
         true
     }
 
-    /// Notes, once of a file, that there was no room for the rest of it.
+    /// Records, once per file, that the rest of it is ignored.
     fn record_left_out(&mut self, file: usize, mark: Option<YamlMark>) {
         if self.left_out.replace(file) != Some(file) {
-            let error = ManifestError::TooMany;
+            let error = ManifestError::LimitExceeded;
             self.unread.push(UnreadFile { file, mark, error });
         }
     }

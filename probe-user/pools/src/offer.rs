@@ -1,5 +1,5 @@
-//! What pools hand out: their ranges, less the addresses that `avoidBuggyIPs` keeps back. Everything that counts
-//! addresses of pools counts these, so that no two verbs or metrics differ by them.
+//! The assignable addresses of pools: their ranges without the addresses that `avoidBuggyIPs` reserves. All commands
+//! and metrics count these addresses, so that their numbers agree.
 
 use std::iter;
 
@@ -8,26 +8,26 @@ use super::{
     model::Pool,
 };
 
-/// Addresses that are handed out, from one to another.
+/// A span of assignable addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressSpan {
     interval: Interval,
     use_kind: SpanUse,
 }
 
-/// Which of the addresses from one to another.
+/// The addresses of an interval that belong to a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SpanUse {
-    /// All of them.
+    /// All addresses.
     All,
-    /// Those that do not end in .0 or .255.
+    /// The addresses that do not end in .0 or .255.
     Thinned,
-    /// Those that do: what another pool keeps back.
+    /// The addresses that end in .0 or .255, which another pool reserves.
     Excluded,
 }
 
 impl AddressSpan {
-    /// All from one to another.
+    /// A span of all addresses of an interval.
     pub const fn all_of(interval: Interval) -> Self {
         Self {
             interval,
@@ -35,13 +35,13 @@ impl AddressSpan {
         }
     }
 
-    /// Whether addresses that end in .0 and .255 are left out.
+    /// Whether addresses that end in .0 and .255 are reserved.
     pub fn is_thinned(self) -> bool {
         self.use_kind == SpanUse::Thinned
     }
 
-    /// Of parts of it in which the others are somebody else's, those addresses that end in .0 and .255, if it
-    /// has them.
+    /// The addresses that end in .0 and .255 of these parts, whose other addresses belong to another pool. Empty if the
+    /// span does not contain such addresses.
     pub fn excluded(self, parts: impl IntoIterator<Item = Interval>) -> impl Iterator<Item = Self> {
         let parts = parts.into_iter();
         let parts =
@@ -52,12 +52,12 @@ impl AddressSpan {
         })
     }
 
-    /// From where to where.
+    /// The interval from its first to its last address.
     pub const fn interval(self) -> Interval {
         self.interval
     }
 
-    /// How many addresses.
+    /// The number of addresses.
     pub fn count(self) -> u128 {
         match self.use_kind {
             SpanUse::All => self.interval.count(),
@@ -66,28 +66,28 @@ impl AddressSpan {
         }
     }
 
-    /// How many runs there are at most.
+    /// An upper bound for the number of runs.
     pub fn max_runs(self) -> u128 {
         match self.use_kind {
             SpanUse::All => 1,
-            // One more than addresses that are left out.
+            // There is one run more than reserved addresses.
             SpanUse::Thinned => self.buggy_addresses() + 1,
             SpanUse::Excluded => self.buggy_addresses(),
         }
     }
 
-    /// Parts of it, each as it is.
+    /// Restricts the span to these parts.
     pub fn parts(self, parts: impl IntoIterator<Item = Interval>) -> impl Iterator<Item = Self> {
         let parts = parts.into_iter();
         parts.map(move |interval| Self { interval, ..self })
     }
 
-    /// What is in one of these, which are merged.
+    /// The parts of the span that are in any of these intervals, which must be merged.
     pub fn intersections(self, others: &[Interval]) -> impl Iterator<Item = Self> {
         self.parts(intersections(self.interval, others))
     }
 
-    /// The addresses, as intervals without those that are left out: worked out one by one, as they are wanted.
+    /// The addresses as intervals without the reserved ones, computed lazily.
     pub fn runs(self) -> impl Iterator<Item = Interval> {
         let mut rest = Some(self.interval);
         iter::from_fn(move || {
@@ -125,7 +125,7 @@ impl AddressSpan {
     }
 }
 
-/// What pools hand out, each address once: what one keeps back another may still have.
+/// The assignable addresses of pools, each once: an address that one pool reserves may be assignable in another.
 pub fn of_pools<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> Vec<AddressSpan> {
     let (mut whole, mut thinned) = (Vec::new(), Vec::new());
     for pool in pools {
@@ -169,15 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn a_run_ends_before_what_is_left_out() {
+    fn free_run_ends_before_an_excluded_address() {
         let runs = |range: &str, use_kind| {
             let (interval, _) = Interval::parse(range).unwrap();
-            let stretch = AddressSpan { interval, use_kind };
-            let runs: Vec<_> = stretch.runs().collect();
-            assert!(runs.len() as u128 <= stretch.max_runs());
+            let span = AddressSpan { interval, use_kind };
+            let runs: Vec<_> = span.runs().collect();
+            assert!(runs.len() as u128 <= span.max_runs());
             let count: u128 = runs.iter().map(Interval::count).sum();
-            assert_eq!(count, stretch.count());
-            runs.iter().map(Interval::spoken).collect::<Vec<_>>()
+            assert_eq!(count, span.count());
+            runs.iter().map(Interval::describe).collect::<Vec<_>>()
         };
         assert_eq!(
             runs("192.0.2.254-192.0.3.1", SpanUse::Thinned),
@@ -207,18 +207,18 @@ mod tests {
     #[test]
     fn the_first_of_everything_is_no_work() {
         let (interval, _) = Interval::parse("0.0.0.0/0").unwrap();
-        let stretch = AddressSpan {
+        let span = AddressSpan {
             interval,
             use_kind: SpanUse::Thinned,
         };
-        assert_eq!(stretch.count(), (1 << 32) - (1 << 25));
-        assert_eq!(stretch.runs().next().unwrap().spoken(), "0.0.0.1-0.0.0.254");
+        assert_eq!(span.count(), (1 << 32) - (1 << 25));
+        assert_eq!(span.runs().next().unwrap().describe(), "0.0.0.1-0.0.0.254");
     }
 
     proptest! {
-        /// Against a set of addresses.
+        /// Compares with a set of single addresses.
         #[test]
-        fn each_address_counts_once_and_what_every_pool_keeps_back_not_at_all(
+        fn each_address_counts_once_and_reserved_addresses_do_not_count(
             raw in prop::collection::vec(
                 (prop::collection::vec((0..1000_u32, 0..300_u32), 1..4), any::<bool>()), 1..5),
         ) {

@@ -1,57 +1,57 @@
-//! Which of many intervals overlap: a sweep over their ends, O(n log n + k) for k overlaps, of which not more
-//! than wanted are told one by one. How many there are in all is counted without looking at each.
+//! Finds overlapping intervals with a sweep, O(n log n + k) for k listed overlaps. The total number is counted without
+//! enumerating them.
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
 use super::interval::Interval;
 
-/// An interval and whose side it is on.
+/// An interval of a pool, or a reserved one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverlapEntry {
-    /// The addresses.
+    /// Its addresses.
     pub interval: Interval,
-    /// Whether it may not be overlapped, but does not mind others like it: two kept ranges are no finding.
+    /// Whether it is reserved. Overlaps between two reserved ranges are no finding.
     pub reserved: bool,
 }
 
-/// Overlaps of entries, by their numbers.
+/// Overlapping entries, by index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OverlapPairs {
-    /// The first of them, in the order of their addresses; the smaller number first.
+    /// The first overlaps, sorted by address; the smaller index first.
     pub pairs: Vec<(usize, usize)>,
-    /// How many there are.
+    /// The total number of overlaps.
     pub all: u64,
 }
 
-/// Finds all overlaps, and tells `most` of them.
-pub fn overlaps(entries: &[OverlapEntry], most: usize) -> OverlapPairs {
+/// Counts all overlaps, and lists the first `limit` of them.
+pub fn overlaps(entries: &[OverlapEntry], limit: usize) -> OverlapPairs {
     let everything = entries.iter().map(|entry| entry.interval);
     let reserved = entries.iter().filter(|entry| entry.reserved);
     OverlapPairs {
-        pairs: pairs(entries, most),
+        pairs: pairs(entries, limit),
         all: count(everything) - count(reserved.map(|entry| entry.interval)),
     }
 }
 
-fn pairs(entries: &[OverlapEntry], most: usize) -> Vec<(usize, usize)> {
+fn pairs(entries: &[OverlapEntry], limit: usize) -> Vec<(usize, usize)> {
     let mut order: Vec<usize> = (0..entries.len()).collect();
     order.sort_unstable_by_key(|&index| entries[index].interval);
     let mut found = Vec::new();
-    // Those that the sweep is inside of, by where they end: of the pools, and of what is kept.
+    // The open intervals by their last address: of pools, and reserved.
     let mut open = [BTreeSet::new(), BTreeSet::new()];
     for index in order {
         let entry = entries[index];
-        let begins = entry.interval.first();
+        let start = entry.interval.first();
         for side in &mut open {
-            while side.first().is_some_and(|&(ends, _)| ends < begins) {
+            while side.first().is_some_and(|&(ends, _)| ends < start) {
                 side.pop_first();
             }
         }
         let [pools, reserved] = &open;
-        // Not to be filtered one by one: there may be many.
+        // A filter over all open intervals would be quadratic.
         let reserved = (!entry.reserved).then_some(reserved).into_iter().flatten();
         for &(_, other) in pools.iter().chain(reserved) {
-            if found.len() == most {
+            if found.len() == limit {
                 return found;
             }
             found.push((index.min(other), index.max(other)));
@@ -61,7 +61,7 @@ fn pairs(entries: &[OverlapEntry], most: usize) -> Vec<(usize, usize)> {
     found
 }
 
-/// How many pairs of intervals overlap: for each, those that begin within it after it did.
+/// The number of overlapping pairs: for each interval, those that start within it after its start.
 fn count(intervals: impl Iterator<Item = Interval>) -> u64 {
     let mut intervals: Vec<_> = intervals.collect();
     intervals.sort_unstable_by_key(|interval| (interval.first(), Reverse(interval.last())));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_ranges_that_all_overlap_are_counted_and_few_told() {
+    fn hundred_thousand_overlaps_are_counted_and_few_are_listed() {
         let entries = vec![entry("10.0.0.0/8", false); 100_000];
         let found = overlaps(&entries, 5);
         assert_eq!(found.pairs.len(), 5);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn many_kept_ranges_cost_nothing_among_each_other() {
+    fn overlap_search_is_linear_in_non_overlapping_ranges() {
         let mut entries = vec![entry("10.0.0.0/8", true); 100_000];
         entries.push(entry("10.1.0.0/16", false));
         let found = overlaps(&entries, 3);
@@ -131,9 +131,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sweep_finds_what_comparing_each_with_each_finds(
+        fn sweep_finds_the_same_overlaps_as_pairwise_comparison(
             raw in prop::collection::vec((0..48_u8, 0..12_u8, any::<bool>(), any::<bool>()), 0..40),
-            most in 0..60_usize,
+            limit in 0..60_usize,
         ) {
             let entries: Vec<_> = raw.iter().map(|&(first, more, reserved, six)| {
                 let last = first + more;
@@ -145,9 +145,9 @@ mod tests {
                 entry(&text, reserved)
             }).collect();
             let expected = slowly(&entries);
-            let found = overlaps(&entries, most);
+            let found = overlaps(&entries, limit);
             prop_assert_eq!(found.all, expected.len() as u64);
-            prop_assert_eq!(found.pairs.len(), expected.len().min(most));
+            prop_assert_eq!(found.pairs.len(), expected.len().min(limit));
             prop_assert!(found.pairs.iter().all(|pair| expected.contains(pair)));
             let mut all = overlaps(&entries, usize::MAX).pairs;
             all.sort_unstable();

@@ -1,4 +1,4 @@
-//! A plan of the network: which ranges each cluster may use, and what nobody's pool may.
+//! The address plan: the ranges that each cluster may use, and the ranges that no pool may use.
 
 use probe_common::label_enum;
 
@@ -10,60 +10,60 @@ use super::{
 };
 
 label_enum! {
-    /// What a range is kept for.
+    /// The purpose of a reserved range.
     pub enum ReservedUse {
-        /// Addresses of machines.
+        /// Addresses of nodes.
         Nodes = "nodes",
-        /// What a DHCP server hands out.
+        /// The range of a DHCP server.
         Dhcp = "dhcp",
         /// Anything else: gateways, printers, the control plane's address.
         Reserved = "reserved",
     }
 }
 
-/// Longer names are refused: clusters are called as files are, and no path is longer.
+/// Maximum length of a name in bytes: clusters are named after files, and no path is longer.
 const LONGEST_NAME: usize = 4096;
 
 /// A range that no pool may use.
 #[derive(Clone, Debug)]
 pub struct ReservedRange {
-    /// What for.
+    /// Its purpose.
     pub purpose: ReservedUse,
-    /// What it is called, if it is called something.
+    /// Its name, if set.
     pub name: Option<String>,
-    /// The cluster it is listed with, if it is with one.
+    /// The cluster that it is listed with, if any.
     pub cluster: Option<String>,
-    /// Which addresses.
+    /// The addresses.
     pub range: WrittenRange,
 }
 
-/// What a cluster may use.
+/// The ranges that a cluster may use.
 #[derive(Clone, Debug)]
 pub struct PlanShare {
     /// The cluster.
     pub cluster: String,
-    /// Where its name stands.
-    pub place: SourceLocation,
-    /// The network it is in: addresses of two networks have nothing to do with each other. Without a name it
-    /// is the one that all clusters without a name are in.
+    /// The location of its name.
+    pub location: SourceLocation,
+    /// Its network: addresses of different networks do not overlap. All clusters without a network name share one
+    /// network.
     pub network: Option<String>,
-    /// Its pools may use these.
+    /// The ranges that its pools may use.
     pub ranges: Vec<WrittenRange>,
 }
 
-/// A plan.
+/// The address plan.
 #[derive(Debug, Default)]
 pub struct AddressPlan {
-    /// What each cluster may use, if it says so.
+    /// The shares of the clusters.
     pub shares: Vec<PlanShare>,
-    /// What no pool may use.
+    /// The ranges that no pool may use.
     pub reserved: Vec<ReservedRange>,
-    /// What should be ranges and is none.
-    pub faults: Vec<InvalidRangeEntry>,
+    /// The invalid ranges.
+    pub invalid_ranges: Vec<InvalidRangeEntry>,
 }
 
 impl AddressPlan {
-    /// Reads a plan. What cannot be read of it is noted in the inventory.
+    /// Parses a plan. Errors are recorded in the inventory.
     pub fn read(inventory: &mut PoolInventory, file: &str, text: &str) -> Self {
         let file = inventory.file(file);
         let mut reader = PlanReader {
@@ -78,44 +78,44 @@ impl AddressPlan {
                     if duplicates.is_empty() {
                         reader.root(document.root());
                     }
-                    for broken in duplicates {
+                    for invalid in duplicates {
                         let inventory = &mut *reader.inventory;
-                        inventory.record_unread(file, Some(broken.mark), broken.error);
+                        inventory.record_unread(file, Some(invalid.mark), invalid.error);
                     }
                 }
-                Err(broken) => {
-                    // A plan is written by hand: there is no chart to fill in.
-                    let error = match broken.error {
+                Err(invalid) => {
+                    // A plan is not a template.
+                    let error = match invalid.error {
                         ManifestYamlError::Template => {
-                            ManifestYamlError::Syntax("it has template marks".into())
+                            ManifestYamlError::Syntax("it contains template expressions".into())
                         }
                         other => other,
                     };
                     reader
                         .inventory
-                        .record_unread(file, Some(broken.mark), error);
+                        .record_unread(file, Some(invalid.mark), error);
                 }
             }
         }
         let plan = reader.plan;
         let is_read = inventory.unread.iter().all(|unread| unread.file != file);
         if plan.is_empty() && is_read {
-            // Everything would keep to it.
+            // Nothing could violate an empty plan.
             inventory.record_unread(file, None, ManifestError::EmptyPlan);
         }
         plan
     }
 
     fn is_empty(&self) -> bool {
-        self.shares.is_empty() && self.reserved.is_empty() && self.faults.is_empty()
+        self.shares.is_empty() && self.reserved.is_empty() && self.invalid_ranges.is_empty()
     }
 
-    /// The network that a cluster is in.
+    /// The network of a cluster.
     pub fn network(&self, cluster: &str) -> Option<&str> {
         self.share(cluster)?.network.as_deref()
     }
 
-    /// What a cluster may use.
+    /// The ranges that a cluster may use.
     pub fn share(&self, cluster: &str) -> Option<&PlanShare> {
         self.shares.iter().find(|share| share.cluster == cluster)
     }
@@ -131,13 +131,13 @@ impl PlanReader<'_> {
     fn root(&mut self, root: YamlValue<'_>) {
         const EXPECTED: &str = "a mapping of clusters, nodes, dhcp and reserved";
         if !root.is_mapping() {
-            return self.record_shape_error(root, "the plan", EXPECTED);
+            return self.record_value_error(root, "the plan", EXPECTED);
         }
         for (key, value) in root.entries() {
             match key.text() {
                 Some("clusters") => {
                     if !value.is_mapping() && !value.is_null() {
-                        self.record_shape_error(value, "clusters", "a mapping of names");
+                        self.record_value_error(value, "clusters", "a mapping of names");
                     }
                     for (name, share) in value.entries() {
                         self.share(name, share);
@@ -145,14 +145,14 @@ impl PlanReader<'_> {
                 }
                 Some(word) => match ReservedUse::from_label(word) {
                     Some(purpose) => self.parse_reserved(value, purpose, None),
-                    None => self.record_shape_error(
+                    None => self.record_value_error(
                         key,
                         "this key",
                         "clusters, nodes, dhcp or reserved",
                     ),
                 },
                 None => {
-                    self.record_shape_error(key, "this key", "clusters, nodes, dhcp or reserved");
+                    self.record_value_error(key, "this key", "clusters, nodes, dhcp or reserved");
                 }
             }
         }
@@ -161,18 +161,18 @@ impl PlanReader<'_> {
     fn share(&mut self, name: YamlValue<'_>, share: YamlValue<'_>) {
         const EXPECTED: &str = "network, ranges, nodes, dhcp or reserved";
         let Some(cluster) = name.text().filter(|name| name.len() <= LONGEST_NAME) else {
-            return self.record_shape_error(name, "this key", "the name of a cluster");
+            return self.record_value_error(name, "this key", "the name of a cluster");
         };
         if !share.is_mapping() {
-            return self.record_shape_error(
+            return self.record_value_error(
                 share,
                 "a cluster of the plan",
                 "a mapping with ranges",
             );
         }
         if let Some(known) = self.plan.share(cluster) {
-            // In another document: one does not have a key twice.
-            let error = ManifestYamlError::duplicate(cluster, known.place.mark.line);
+            // The first definition is in another document: duplicate keys in one document are rejected earlier.
+            let error = ManifestYamlError::duplicate(cluster, known.location.mark.line);
             let inventory = &mut *self.inventory;
             return inventory.record_unread(self.file, Some(name.mark()), error);
         }
@@ -185,7 +185,7 @@ impl PlanReader<'_> {
             match key.text() {
                 Some("network") => match self.name_text(value) {
                     Some(name) => network = Some(name.to_owned()),
-                    None => self.record_shape_error(value, "network", "a name"),
+                    None => self.record_value_error(value, "network", "a name"),
                 },
                 Some("ranges") => {
                     let listed = self.ranges(value, None).into_iter();
@@ -193,15 +193,15 @@ impl PlanReader<'_> {
                 }
                 Some(word) => match ReservedUse::from_label(word) {
                     Some(purpose) => self.parse_reserved(value, purpose, Some(cluster)),
-                    None => self.record_shape_error(key, "this key", EXPECTED),
+                    None => self.record_value_error(key, "this key", EXPECTED),
                 },
-                None => self.record_shape_error(key, "this key", EXPECTED),
+                None => self.record_value_error(key, "this key", EXPECTED),
             }
         }
-        let place = self.place(name);
+        let location = self.location(name);
         self.plan.shares.push(PlanShare {
             cluster: cluster.to_owned(),
-            place,
+            location,
             network,
             ranges,
         });
@@ -223,7 +223,8 @@ impl PlanReader<'_> {
         }
     }
 
-    /// A list of ranges: each a text, or a mapping of `range` and `name`. Each may be listed with a cluster.
+    /// Parses a list of ranges: each is a text, or a mapping of `range` and `name`. `cluster` is the cluster of the
+    /// list, if any.
     fn ranges(
         &mut self,
         value: YamlValue<'_>,
@@ -233,12 +234,12 @@ impl PlanReader<'_> {
             return Vec::new();
         }
         let Some(items) = value.items() else {
-            self.record_shape_error(value, "what is here", "a list of ranges");
+            self.record_value_error(value, "the value", "a list of ranges");
             return Vec::new();
         };
         let mut ranges = Vec::new();
         for item in items {
-            // By aliases, many entries may have one text.
+            // With aliases, many entries may share one text.
             let written = item.get("range").unwrap_or(item).text();
             let name = item.get("name").and_then(YamlValue::text);
             let texts = [written, name, cluster].into_iter().flatten();
@@ -246,34 +247,34 @@ impl PlanReader<'_> {
                 break;
             }
             if name.is_some_and(|name| name.len() > LONGEST_NAME) {
-                self.record_shape_error(item, "the name of a range", "of up to 4096 bytes");
+                self.record_value_error(item, "the name of a range", "of up to 4096 bytes");
                 continue;
             }
             let name = name.map(str::to_owned);
             for (key, _) in item.entries() {
                 if !matches!(key.text(), Some("range" | "name")) {
-                    self.record_shape_error(key, "this key", "range or name");
+                    self.record_value_error(key, "this key", "range or name");
                 }
             }
             let range = item.get("range").unwrap_or(item);
             let Some(text) = range.text() else {
-                self.record_shape_error(
+                self.record_value_error(
                     range,
                     "an entry",
                     "a range, or a mapping of range and name",
                 );
                 continue;
             };
-            let place = self.place(range);
-            match WrittenRange::parse(text, place) {
+            let location = self.location(range);
+            match WrittenRange::parse(text, location) {
                 Ok(range) => ranges.push((range, name)),
-                Err(fault) => self.plan.faults.push(fault),
+                Err(range) => self.plan.invalid_ranges.push(range),
             }
         }
         ranges
     }
 
-    /// The text of a name, if it is none too long and there is room for it.
+    /// The text of a name, within the limits.
     fn name_text<'a>(&mut self, value: YamlValue<'a>) -> Option<&'a str> {
         let text = value.text().filter(|text| text.len() <= LONGEST_NAME)?;
         self.reserve_parts(value, parts_of(text)).then_some(text)
@@ -283,20 +284,20 @@ impl PlanReader<'_> {
         self.inventory.reserve_parts(self.file, value.mark(), parts)
     }
 
-    fn place(&self, value: YamlValue<'_>) -> SourceLocation {
+    fn location(&self, value: YamlValue<'_>) -> SourceLocation {
         SourceLocation {
             file: self.file,
             mark: value.mark(),
         }
     }
 
-    fn record_shape_error(
+    fn record_value_error(
         &mut self,
         value: YamlValue<'_>,
         field: &'static str,
         expected: &'static str,
     ) {
-        let error = ManifestError::Shape { field, expected };
+        let error = ManifestError::UnexpectedValue { field, expected };
         self.inventory
             .record_unread(self.file, Some(value.mark()), error);
     }
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_says_nothing_is_no_plan() {
+    fn empty_plan_is_an_error() {
         for text in [
             "",
             "# later\n",
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_twice_is_not_chosen_from() {
+    fn duplicate_plan_entry_is_an_error() {
         let (plan, unread) = read("clusters:\n  a: {ranges: []}\n  a: {ranges: [192.0.2.0/24]}\n");
         assert!(plan.is_empty());
         assert_eq!(unread.len(), 1, "{unread:?}");
@@ -342,7 +343,10 @@ mod tests {
         let (plan, unread) = read("clusters: {a: {}}\n---\nclusters: {a: {}, b: {}}\n");
         assert_eq!(plan.shares.len(), 2);
         assert_eq!(unread.len(), 1, "{unread:?}");
-        assert!(unread[0].starts_with("3: the key \"a\""), "{unread:?}");
+        assert!(
+            unread[0].starts_with("3: duplicate key \"a\""),
+            "{unread:?}"
+        );
     }
 
     #[test]
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_many_entries_share_does_not_grow_with_them() {
+    fn data_shared_by_plan_entries_is_stored_once() {
         let long = "x".repeat(1 << 20);
         for entry in ["{range: 192.0.2.1, name: *s}", "*s", "{range: *s}"] {
             let many = vec![entry; 20_000].join(", ");
@@ -360,8 +364,11 @@ mod tests {
             let mut inventory = PoolInventory::default();
             let plan = AddressPlan::read(&mut inventory, "plan.yaml", &text);
             let last = inventory.unread.last().unwrap();
-            assert_eq!(last.error, ManifestError::TooMany, "{entry}");
-            assert!(plan.reserved.len() + plan.faults.len() < 20, "{entry}");
+            assert_eq!(last.error, ManifestError::LimitExceeded, "{entry}");
+            assert!(
+                plan.reserved.len() + plan.invalid_ranges.len() < 20,
+                "{entry}"
+            );
         }
         let shares: Vec<_> = (0..20_000)
             .map(|number| format!("c{number}: {{network: *s}}"))
@@ -374,12 +381,12 @@ mod tests {
         let mut inventory = PoolInventory::default();
         let plan = AddressPlan::read(&mut inventory, "plan.yaml", &text);
         let last = inventory.unread.last().unwrap();
-        assert_eq!(last.error, ManifestError::TooMany);
+        assert_eq!(last.error, ManifestError::LimitExceeded);
         assert!(plan.shares.len() < 4000, "{}", plan.shares.len());
     }
 
     #[test]
-    fn a_name_that_is_far_too_long_is_told() {
+    fn overlong_name_is_reported() {
         let long = "x".repeat(4097);
         let (plan, unread) = read(&format!("dhcp: [{{range: 192.0.2.1, name: {long}}}]\n"));
         assert!(plan.reserved.is_empty());

@@ -1,4 +1,4 @@
-//! How many addresses pools have, and how much of the plan that is.
+//! Counts the addresses of pools and the used share of the plan.
 
 use std::iter;
 
@@ -9,7 +9,7 @@ use super::{
     plan::AddressPlan,
 };
 
-/// Numbers of addresses; all of IPv6 is one less than it is.
+/// Numbers of addresses by family; the number for all of IPv6 is one too low.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FamilyCounts {
     /// IPv4 addresses.
@@ -18,48 +18,48 @@ pub struct FamilyCounts {
     pub v6: u128,
 }
 
-/// What a cluster has.
+/// The address usage of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterUsage {
     /// The cluster.
     pub cluster: usize,
-    /// How many pools.
+    /// The number of its pools.
     pub pools: usize,
-    /// Their addresses, each counted once.
+    /// The number of assignable addresses, each counted once.
     pub amount: FamilyCounts,
-    /// What the plan gives it, if it says so.
+    /// The number of addresses that the plan gives it; `None` without a share.
     pub planned: Option<FamilyCounts>,
-    /// How much of that is in its pools.
+    /// The number of planned addresses that are in its pools.
     pub planned_used: FamilyCounts,
 }
 
 impl FamilyCounts {
-    /// Of intervals, each address counted once.
+    /// Counts the addresses of intervals, each once.
     pub fn of(intervals: Vec<Interval>) -> Self {
         Self::sum(merged(intervals).into_iter().map(AddressSpan::all_of))
     }
 
-    /// Of what a pool hands out, each address counted once.
+    /// Counts the assignable addresses of a pool, each once.
     pub fn of_pool(pool: &Pool) -> Self {
         Self::sum(offer::of_pools(iter::once(pool)))
     }
 
-    /// Of stretches that have nothing in common.
+    /// Counts the addresses of disjoint spans.
     pub fn sum(spans: impl IntoIterator<Item = AddressSpan>) -> Self {
         let mut amount = Self::default();
-        for stretch in spans {
-            let sum = amount.of_family_mut(stretch.interval().family());
-            *sum = sum.saturating_add(stretch.count());
+        for span in spans {
+            let sum = amount.of_family_mut(span.interval().family());
+            *sum = sum.saturating_add(span.count());
         }
         amount
     }
 
-    /// Of one family.
+    /// The number of addresses of one family.
     pub fn of_family(mut self, family: IpFamily) -> u128 {
         *self.of_family_mut(family)
     }
 
-    /// Of both.
+    /// The number of addresses of both families.
     pub const fn all(self) -> u128 {
         self.v4.saturating_add(self.v6)
     }
@@ -72,7 +72,7 @@ impl FamilyCounts {
     }
 }
 
-/// What each cluster has.
+/// Computes the address usage of each cluster.
 pub fn of_clusters(inventory: &PoolInventory, plan: &AddressPlan) -> Vec<ClusterUsage> {
     let mut pools = vec![Vec::new(); inventory.clusters.len()];
     for pool in &inventory.pools {
@@ -88,9 +88,7 @@ pub fn of_clusters(inventory: &PoolInventory, plan: &AddressPlan) -> Vec<Cluster
                 share.map(|share| share.ranges.iter().map(|range| range.interval).collect());
             let planned = planned.map(merged);
             let within = planned.as_deref().unwrap_or_default();
-            let planned_used = offered
-                .iter()
-                .flat_map(|stretch| stretch.intersections(within));
+            let planned_used = offered.iter().flat_map(|span| span.intersections(within));
             ClusterUsage {
                 cluster,
                 pools: number,
@@ -112,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_counts_once_and_the_plan_is_compared_with_what_is_used() {
+    fn address_counts_once_and_the_plan_is_compared_with_the_usage() {
         let mut inventory = PoolInventory::default();
         let pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a}\n\
                     spec: {addresses: [192.0.2.0/25, 192.0.2.64/26, '2001:db8::/64']}\n";
@@ -129,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pool_keeps_back_does_not_count() {
+    fn reserved_addresses_of_a_pool_do_not_count() {
         let mut inventory = PoolInventory::default();
         for (name, spec) in [
             ("a", "{addresses: [192.0.2.0/24], avoidBuggyIPs: true}"),

@@ -1,7 +1,7 @@
-//! YAML and JSON as trees that know their places.
+//! YAML and JSON as trees with line and column of each value.
 //!
-//! A document that is broken does not hide the others. Aliases point to what they stand for and are never
-//! copied, and a tree is bounded in depth and size, so a small file cannot become a large one.
+//! An invalid document does not hide the others. Aliases refer to their anchors and are never copied, and a tree is
+//! bounded in depth and size, so a small file cannot become a large one.
 
 use std::{
     borrow::Cow,
@@ -10,55 +10,55 @@ use std::{
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, options};
 
-/// Deeper documents are refused: no manifest comes near.
+/// Maximum depth of a document.
 const MAX_DEPTH: usize = 64;
-/// Larger documents are refused.
+/// Maximum number of nodes of a document.
 const MAX_NODES: usize = 1_000_000;
-/// Of keys that are there twice, so many are told.
+/// Maximum number of reported duplicate keys.
 const MAX_DUPLICATES: usize = 20;
-/// Of a key in a message, so many letters are shown.
+/// Maximum number of characters of a key in a message.
 const MAX_KEY_CHARS: usize = 60;
-/// How many merged mappings (`<<`) are looked into for one value.
+/// Maximum number of merged mappings (`<<`) that a lookup follows.
 const MAX_MERGES: usize = 64;
 
 /// A line and a column, both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct YamlMark {
-    /// From 1.
+    /// The line, from 1.
     pub line: usize,
-    /// In characters, from 1.
+    /// The column in characters, from 1.
     pub column: usize,
 }
 
-/// Why a document cannot be read.
+/// Why a document is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestYamlError {
-    /// It breaks the rules of YAML.
+    /// A YAML syntax error.
     #[error("not YAML: {0}")]
     Syntax(String),
-    /// It breaks them, and holds what is filled in by a template engine.
+    /// A YAML syntax error in a document with template expressions.
     #[error(
         "a template, not YAML: let Helm fill it in and read the result: \
          helm template CHART | probe pools check -"
     )]
     Template,
-    /// It has more parts than are read.
+    /// The document has too many nodes.
     #[error("too large: a document may have {MAX_NODES} nodes")]
     TooLarge,
-    /// A mapping has a key twice, and readers differ in which of the two they take.
+    /// A mapping has a duplicate key, and parsers differ in which value they use.
     #[error(
-        "the key {key:?} is there twice, first in line {first}: kubectl refuses that, or takes the last; leave one"
+        "duplicate key {key:?}, first on line {first}: kubectl rejects it or uses the last value; remove one"
     )]
     Duplicate {
         /// The key.
         key: String,
-        /// The line of the first.
+        /// The line of the first occurrence.
         first: usize,
     },
 }
 
 impl ManifestYamlError {
-    /// A key that was there already in that line.
+    /// The error for a key that already occurred on line `first`.
     pub fn duplicate(key: &str, first: usize) -> Self {
         Self::Duplicate {
             key: key.chars().take(MAX_KEY_CHARS).collect(),
@@ -67,20 +67,20 @@ impl ManifestYamlError {
     }
 }
 
-/// A document that cannot be read, and where that shows.
+/// An invalid document, with the location of the error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidDocument {
-    /// Where.
+    /// Its location.
     pub mark: YamlMark,
-    /// Why.
+    /// The error.
     pub error: ManifestYamlError,
 }
 
-/// A document: never empty.
+/// A non-empty document.
 #[derive(Debug)]
 pub struct YamlDocument {
     nodes: Vec<YamlNode>,
-    /// How many lines come before it where it is part of another.
+    /// The number of lines before it, if it is nested in another document.
     offset: usize,
 }
 
@@ -102,21 +102,21 @@ enum YamlContent {
     Alias(usize),
 }
 
-/// A part of a document.
+/// A value in a document.
 #[derive(Clone, Copy, Debug)]
 pub struct YamlValue<'a> {
     document: &'a YamlDocument,
     index: usize,
 }
 
-/// What a part is.
+/// The kind of a value.
 #[derive(Debug)]
-pub enum YamlShape<'a> {
-    /// A word, number or text.
+pub enum YamlKind<'a> {
+    /// A scalar: string, number, boolean or null.
     Scalar {
         /// The text.
         text: &'a str,
-        /// Whether it stands there without quotes, on one line.
+        /// Whether it is written without quotes, on one line.
         plain: bool,
     },
     /// A list: [`YamlValue::items`].
@@ -125,23 +125,23 @@ pub enum YamlShape<'a> {
     Mapping,
 }
 
-/// Reads all documents of a text; empty ones are left out.
+/// Parses all documents of a text; empty ones are skipped.
 pub fn documents(text: &str) -> Vec<Result<YamlDocument, InvalidDocument>> {
     let options = options! {
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,
-        // kubectl writes long keys of annotations in JSON.
+        // kubectl writes long annotation keys as JSON.
         simple_key_max_lookahead: 64 * 1024,
     };
     let mut parser = Parser::new_from_str_with_options(text, options);
     let mut documents = Vec::new();
     let mut builder = DocumentBuilder::default();
-    let mut begins = 1;
+    let mut start = 1;
     while let Some(event) = parser.next_event() {
-        let broken = match event {
+        let invalid = match event {
             Ok((Event::StreamEnd, _)) => break,
             Ok((Event::DocumentStart(..), span)) => {
-                begins = span.start.line();
+                start = span.start.line();
                 builder = DocumentBuilder::default();
                 continue;
             }
@@ -158,7 +158,7 @@ pub fn documents(text: &str) -> Vec<Result<YamlDocument, InvalidDocument>> {
             },
             Err(error) => {
                 let at = error.marker();
-                let error = if is_template(text, begins) {
+                let error = if is_template(text, start) {
                     ManifestYamlError::Template
                 } else {
                     ManifestYamlError::Syntax(error.info())
@@ -172,9 +172,9 @@ pub fn documents(text: &str) -> Vec<Result<YamlDocument, InvalidDocument>> {
                 }
             }
         };
-        documents.push(Err(broken));
+        documents.push(Err(invalid));
         builder = DocumentBuilder::default();
-        // Where it cannot go on there is nothing left to read, or the next event says why.
+        // After an error there is nothing left to read, or the next event contains the error.
         match parser.proceed_next_document() {
             Ok(true) => {}
             Ok(false) | Err(_) => break,
@@ -183,7 +183,8 @@ pub fn documents(text: &str) -> Vec<Result<YamlDocument, InvalidDocument>> {
     documents
 }
 
-/// Whether a text is a word, all small, all large, or with a large beginning: `true`, `TRUE`, `True`, and nothing else.
+/// Whether a text is a word in lower case, upper case or with an initial capital: `true`, `TRUE`, `True`, and nothing
+/// else.
 fn is_cased_like_yaml(text: &str, word: &str) -> bool {
     let rest = text.get(1..).unwrap_or_default();
     let is_small = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase());
@@ -191,9 +192,9 @@ fn is_cased_like_yaml(text: &str, word: &str) -> bool {
     text.eq_ignore_ascii_case(word) && (is_small(rest) || is_large(text))
 }
 
-/// Whether the document that begins in this line has something for a template engine.
-fn is_template(text: &str, begins: usize) -> bool {
-    let mut lines = text.lines().skip(begins.saturating_sub(1));
+/// Whether the document that starts on this line contains template expressions.
+fn is_template(text: &str, start: usize) -> bool {
+    let mut lines = text.lines().skip(start.saturating_sub(1));
     let first = lines.next();
     let rest = lines.take_while(|line| !line.starts_with("---"));
     first
@@ -214,7 +215,7 @@ struct TooLarge;
 #[derive(Default)]
 struct DocumentBuilder {
     nodes: Vec<YamlNode>,
-    /// The collections that are open.
+    /// The open collections.
     open: Vec<usize>,
     anchors: HashMap<usize, usize>,
 }
@@ -225,7 +226,7 @@ impl DocumentBuilder {
             Event::Scalar(text, style, anchor, tag) => {
                 let content = YamlContent::Scalar {
                     text: Cow::into_owned(text),
-                    // A tag makes a text of what would be a number or nothing without.
+                    // A tag can turn a number or null into a string.
                     style: if tag.is_some() {
                         ScalarStyle::DoubleQuoted
                     } else {
@@ -246,7 +247,7 @@ impl DocumentBuilder {
                 self.open.pop();
             }
             Event::Alias(anchor) => {
-                // The parser knows all anchors before it gives an alias.
+                // The parser resolves anchors before it emits an alias.
                 let target = self.anchors.get(&anchor).copied().unwrap_or_default();
                 self.add(YamlContent::Alias(target), 0, span)?;
             }
@@ -285,7 +286,7 @@ impl DocumentBuilder {
 }
 
 impl YamlDocument {
-    /// All of it.
+    /// The root value.
     pub fn root(&self) -> YamlValue<'_> {
         YamlValue {
             document: self,
@@ -293,7 +294,7 @@ impl YamlDocument {
         }
     }
 
-    /// Its texts, keys included, in their order.
+    /// All scalars including keys, in document order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().filter_map(|node| match &node.content {
             YamlContent::Scalar { text, .. } => Some(text.as_str()),
@@ -301,7 +302,7 @@ impl YamlDocument {
         })
     }
 
-    /// The keys that a mapping has already, some of them if they are many.
+    /// Duplicate keys of mappings, up to a limit.
     pub fn duplicates(&self) -> Vec<InvalidDocument> {
         let mut duplicates = Vec::new();
         for (index, node) in self.nodes.iter().enumerate() {
@@ -329,7 +330,7 @@ impl YamlDocument {
         duplicates
     }
 
-    /// As part of another document, this many lines below its beginning.
+    /// Marks the document as nested in another one, `offset` lines below its start.
     #[must_use]
     pub fn nested(self, offset: usize) -> Self {
         Self { offset, ..self }
@@ -337,7 +338,7 @@ impl YamlDocument {
 }
 
 impl<'a> YamlValue<'a> {
-    /// Where it begins.
+    /// Its line and column.
     pub fn mark(self) -> YamlMark {
         let mark = self.document.nodes[self.index].mark;
         YamlMark {
@@ -346,20 +347,20 @@ impl<'a> YamlValue<'a> {
         }
     }
 
-    /// What it is; behind an alias, what that stands for.
-    pub fn shape(self) -> YamlShape<'a> {
+    /// The kind of the value; aliases are resolved.
+    pub fn kind(self) -> YamlKind<'a> {
         match self.content() {
-            YamlContent::Scalar { text, style } => YamlShape::Scalar {
+            YamlContent::Scalar { text, style } => YamlKind::Scalar {
                 text,
                 plain: *style == ScalarStyle::Plain,
             },
-            YamlContent::Mapping(_) => YamlShape::Mapping,
-            // An alias stands for a node, never for an alias.
-            YamlContent::Sequence(_) | YamlContent::Alias(_) => YamlShape::Sequence,
+            YamlContent::Mapping(_) => YamlKind::Mapping,
+            // An alias refers to a node, never to another alias.
+            YamlContent::Sequence(_) | YamlContent::Alias(_) => YamlKind::Sequence,
         }
     }
 
-    /// Its text, if it has one: null is none.
+    /// Its text, if it is a scalar other than null.
     pub fn text(self) -> Option<&'a str> {
         match self.content() {
             YamlContent::Scalar {
@@ -371,13 +372,13 @@ impl<'a> YamlValue<'a> {
         }
     }
 
-    /// Whether nothing is there: null.
+    /// Whether the value is null.
     pub fn is_null(self) -> bool {
         matches!(self.content(), YamlContent::Scalar { .. }) && self.text().is_none()
     }
 
-    /// Whether it says true or false, in the words of YAML 1.1, which is what kubectl reads. In quotes it is a text.
-    pub fn truth(self) -> Option<bool> {
+    /// The boolean value by the rules of YAML 1.1, which kubectl uses. A quoted value is a string.
+    pub fn boolean(self) -> Option<bool> {
         const YES: [&str; 4] = ["true", "yes", "on", "y"];
         const NO: [&str; 4] = ["false", "no", "off", "n"];
         let YamlContent::Scalar {
@@ -403,7 +404,7 @@ impl<'a> YamlValue<'a> {
         }
     }
 
-    /// Its keys and values: none unless it is a mapping.
+    /// Its keys and values; empty unless it is a mapping.
     pub fn entries(self) -> impl Iterator<Item = (YamlValue<'a>, YamlValue<'a>)> {
         let children: &[usize] = match self.content() {
             YamlContent::Mapping(children) => children,
@@ -413,29 +414,29 @@ impl<'a> YamlValue<'a> {
         pairs.map(move |pair| (self.at(pair[0]), self.at(pair[1])))
     }
 
-    /// Whether it has keys and values.
+    /// Whether it is a mapping.
     pub fn is_mapping(self) -> bool {
         matches!(self.content(), YamlContent::Mapping(_))
     }
 
-    /// The value of a key, those that are merged in included.
+    /// The value of a key, including merged mappings.
     pub fn get(self, key: &str) -> Option<YamlValue<'a>> {
         self.get_within(key, &mut { MAX_MERGES })
     }
 
-    /// The value at the end of a way of keys.
+    /// The value at a path of keys.
     pub fn get_path(self, keys: &[&str]) -> Option<YamlValue<'a>> {
         keys.iter().try_fold(self, |value, key| value.get(key))
     }
 
-    /// The line in which the text of a block scalar begins, less one; `None` for text on a line of its key.
+    /// The number of lines before the text of a block scalar; `None` for text on the line of its key.
     pub fn block_offset(self) -> Option<usize> {
         match self.content() {
             YamlContent::Scalar {
                 text,
                 style: ScalarStyle::Literal,
             } => {
-                // The place is that of the first line that is not empty.
+                // The mark is the first non-empty line.
                 let empty = text.chars().take_while(|&letter| letter == '\n').count();
                 let line = self.resolved().mark().line;
                 Some(line.saturating_sub(empty + 1))

@@ -223,7 +223,7 @@ fn reply(key: BindingKey, node: usize, at: Timestamp) -> Observation {
                 unicast: true,
             },
             reply: Some(ProbeReply {
-                asker: mac(1, node),
+                requester: mac(1, node),
                 to_probe: true,
                 request: Some(RequestId(at)),
             }),

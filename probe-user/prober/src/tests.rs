@@ -201,7 +201,7 @@ fn reply(key: BindingKey, mac: MacAddr, requested_at: Timestamp) -> Claim {
             unicast: true,
         },
         reply: Some(ProbeReply {
-            asker: HOST,
+            requester: HOST,
             to_probe: true,
             request: Some(RequestId(requested_at)),
         }),

@@ -1,4 +1,4 @@
-//! What goes into a ticket: a tar archive, always in the same order, with nothing in it that is secret.
+//! A support bundle: a tar archive with a fixed order of files and without secrets.
 
 use std::{
     fmt::Write as _,
@@ -13,16 +13,16 @@ use serde_json::Value;
 /// A file of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleEntry {
-    /// Its name, without the folder that all are in.
+    /// Its name, without the directory of the archive.
     pub name: &'static str,
-    /// What it is.
+    /// Its description in the list of files.
     pub description: &'static str,
     /// Its content.
     pub bytes: Vec<u8>,
 }
 
 impl BundleEntry {
-    /// A file of text or of bytes.
+    /// A file with text or bytes.
     pub fn new(name: &'static str, description: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             name,
@@ -31,16 +31,16 @@ impl BundleEntry {
         }
     }
 
-    /// A file with one JSON value, for people as well.
+    /// A file with one JSON value, indented.
     pub fn json(name: &'static str, description: &'static str, value: &impl Serialize) -> Self {
-        // Strings, numbers and lists of them: there is nothing in a record that JSON cannot say.
+        // Records contain only strings, numbers, lists and maps, which always serialize.
         let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
         bytes.push(b'\n');
         Self::new(name, description, bytes)
     }
 }
 
-/// Writes the files, in their order, after one that lists them.
+/// Writes the files in order, after a list of the files.
 pub fn write<W: Write>(
     out: W,
     folder: &str,
@@ -56,9 +56,9 @@ pub fn write<W: Write>(
         header.set_size(bytes.len() as u64);
         archive.append_data(&mut header, format!("{folder}/{name}"), bytes)
     };
-    let mut list = format!("What probe explain {folder} found out, at {at}.\n\n");
+    let mut list = format!("Output of probe explain {folder} at {at}.\n\n");
     for entry in entries {
-        // A string takes every character.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(list, "{:<18} {}", entry.name, entry.description);
     }
     append("README", list.as_bytes())?;
@@ -68,8 +68,8 @@ pub fn write<W: Write>(
     archive.into_inner()
 }
 
-/// The objects of the cluster that an address has to do with: its services, the pools that hold it, who advertises
-/// those, and the statuses.
+/// The objects of the cluster that are related to an address: its services, its pools, their advertisements, and the
+/// statuses.
 pub fn objects(cluster: &ClusterSnapshot, explanation: &Explanation) -> Value {
     let ip = explanation.ip;
     let services: Vec<_> = cluster.services_at(ip).collect();
@@ -104,18 +104,21 @@ pub fn objects(cluster: &ClusterSnapshot, explanation: &Explanation) -> Value {
                 .any(|one| is(one.kind.label(), one.namespace.as_deref(), &one.name))
     };
     let metallb = cluster.objects().metallb.iter();
-    let metallb: Vec<_> = metallb.filter(is_concerned).map(plain).collect();
+    let metallb: Vec<_> = metallb
+        .filter(is_concerned)
+        .map(without_annotations)
+        .collect();
     serde_json::json!({
         "services": services,
         "statuses": statuses,
         "metallb": metallb,
-        "broken": cluster.objects().broken,
+        "invalid": cluster.objects().invalid,
         "freshness": cluster.objects().freshness,
     })
 }
 
-/// An object without what tools wrote into it: of annotations nobody knows what is in them.
-fn plain(object: &Value) -> Value {
+/// An object without annotations, which may contain anything, and without managed fields.
+fn without_annotations(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("annotations");
@@ -134,8 +137,8 @@ mod tests {
     fn the_files_come_in_their_order_and_the_first_lists_them() {
         let at: Timestamp = "2026-11-20T02:13:07Z".parse().unwrap();
         let entries = [
-            BundleEntry::new("explain.txt", "what people read", "hello\n"),
-            BundleEntry::json("explain.json", "the same for machines", &[1, 2]),
+            BundleEntry::new("explain.txt", "text for people", "hello\n"),
+            BundleEntry::json("explain.json", "the same as JSON", &[1, 2]),
         ];
         let bytes = write(Vec::new(), "probe-192.0.2.10", at, &entries).unwrap();
         assert_eq!(
@@ -176,7 +179,7 @@ mod tests {
             "metadata": {"name": "a", "annotations": {"token": "x"}, "managedFields": []},
         });
         assert_eq!(
-            plain(&object),
+            without_annotations(&object),
             serde_json::json!({"kind": "IPAddressPool", "metadata": {"name": "a"}})
         );
     }

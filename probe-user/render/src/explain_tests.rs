@@ -12,7 +12,7 @@ use probe_cluster::{
 use probe_common::wire::{MacAddr, Vlan};
 use probe_model::{
     AnnouncementMode, BindingRecord, CauseKind, CauseScope, CheckOwnerRecord, CheckRecord,
-    CheckVerdict, FindingOrigin, FindingRecord, Hint,
+    CheckStatus, FindingOrigin, FindingRecord, Hint,
     schema::{Schema, fields},
     vendor::vendor,
 };
@@ -49,18 +49,18 @@ fn replies(mac: MacAddr) -> CheckOwnerRecord {
     }
 }
 
-fn asked(owners: &[MacAddr]) -> ProbeAvailability {
-    let verdict = match owners {
-        [] => CheckVerdict::NoReply,
-        [_] => CheckVerdict::OneOwner,
-        _ => CheckVerdict::Conflict,
+fn probed(owners: &[MacAddr]) -> ProbeAvailability {
+    let status = match owners {
+        [] => CheckStatus::NoReply,
+        [_] => CheckStatus::OneOwner,
+        _ => CheckStatus::Conflict,
     };
     ProbeAvailability::Probed(Box::new(CheckRecord {
         time: at("12:13:07"),
         ip: IP.parse().unwrap(),
         interface: "eth0".to_owned(),
         vlan: Vlan::UNTAGGED,
-        verdict,
+        status,
         probes_sent: 3,
         requests_sent: 1,
         probed_by: None,
@@ -99,12 +99,12 @@ fn cluster(services: &[(&str, &str)], advertisement: &str) -> ClusterInputs {
         addresses: vec![format!("192.0.2.{number}").parse().unwrap()],
         labels: std::collections::BTreeMap::default(),
     };
-    let mut roster = NodeIndex::new(vec![node(1), node(2)]);
-    roster.add_mac("192.0.2.1".parse().unwrap(), NODE_1);
-    roster.add_mac("192.0.2.2".parse().unwrap(), NODE_2);
+    let mut nodes_by_mac = NodeIndex::new(vec![node(1), node(2)]);
+    nodes_by_mac.add_mac("192.0.2.1".parse().unwrap(), NODE_1);
+    nodes_by_mac.add_mac("192.0.2.2".parse().unwrap(), NODE_2);
     ClusterInputs {
         cluster: ClusterSnapshot::from(objects),
-        roster,
+        nodes_by_mac,
         nodes_known: true,
         source: ClusterSource::Daemon,
         context: None,
@@ -181,7 +181,7 @@ fn disputed() -> ExplainInputs {
                 finding("12:13:01", "conflict", &[DELL, NODE_1], true),
             ],
         }),
-        ..material(asked(&[NODE_1, DELL]), Some(frontend()))
+        ..material(probed(&[NODE_1, DELL]), Some(frontend()))
     }
 }
 
@@ -217,14 +217,14 @@ fn on_node_1(probe_availability: ProbeAvailability, bindings: Vec<BindingRecord>
 }
 
 #[test]
-fn what_a_load_balancer_on_this_host_announces_is_not_silent_though_it_does_not_answer() {
+fn address_announced_by_this_host_is_not_silent_without_replies() {
     let ours = || {
         let mut binding = binding(&[NODE_1], false);
         binding.owners[0].local = true;
         vec![binding]
     };
     let by_speaker = |others: &[MacAddr]| {
-        let ProbeAvailability::Probed(mut record) = asked(&[&[NODE_1], others].concat()) else {
+        let ProbeAvailability::Probed(mut record) = probed(&[&[NODE_1], others].concat()) else {
             panic!("probed")
         };
         record.owners[0] = CheckOwnerRecord {
@@ -253,14 +253,14 @@ fn what_a_load_balancer_on_this_host_announces_is_not_silent_though_it_does_not_
             .purpose
             .contains("on another node")
     );
-    let unheard = on_node_1(asked(&[]), Vec::new());
+    let unheard = on_node_1(probed(&[]), Vec::new());
     assert_eq!(
         unheard.status,
         AddressStatus::Unknown,
         "{}",
         unheard.summary
     );
-    let anothers = on_node_1(asked(&[]), vec![binding(&[DELL], false)]);
+    let anothers = on_node_1(probed(&[]), vec![binding(&[DELL], false)]);
     assert_eq!(
         anothers.status,
         AddressStatus::Silent,
@@ -270,7 +270,7 @@ fn what_a_load_balancer_on_this_host_announces_is_not_silent_though_it_does_not_
 }
 
 #[test]
-fn a_conflict_with_its_cause_and_what_to_do() {
+fn conflict_is_explained_with_cause_and_next_steps() {
     reads(
         &disputed(),
         r"
@@ -284,7 +284,7 @@ probes    3 probes on eth0
 expected  service shop/frontend, auto-assigned; created 10:00:00
           pool metallb-system/production (192.0.2.8/29), announced on layer 2 by
           node-1 (MetalLB's status)
-cause     a machine that is no node has the address (external_device, external)
+cause     a host outside the cluster has the address (external_device, external)
           - 02:00:00:00:00:01 is node-1
           - d0:8e:79:00:00:01 (Dell Inc.) is no node: the MACs of all 2 nodes
           are known
@@ -304,7 +304,7 @@ sources   cluster: from the daemon, updated 13 min ago, 2 nodes
 #[test]
 fn a_healthy_address() {
     reads(
-        &material(asked(&[NODE_1]), Some(frontend())),
+        &material(probed(&[NODE_1]), Some(frontend())),
         r"
 192.0.2.10  one owner                                    2026-11-20 12:13:07 UTC
   It belongs to service shop/frontend, and exactly one host owns it: node-1.
@@ -320,9 +320,9 @@ sources   cluster: from the daemon, updated 13 min ago, 2 nodes
 }
 
 #[test]
-fn nobody_announces_it() {
+fn missing_announcer_is_explained() {
     reads(
-        &material(asked(&[]), Some(frontend())),
+        &material(probed(&[]), Some(frontend())),
         r"
 192.0.2.10  SILENT                                       2026-11-20 12:13:07 UTC
   It belongs to service shop/frontend, and no host replies to this node.
@@ -344,9 +344,9 @@ sources   cluster: from the daemon, updated 13 min ago, 2 nodes
 }
 
 #[test]
-fn somebody_has_what_no_service_has() {
+fn reply_for_an_address_without_service_is_reported() {
     reads(
-        &material(asked(&[DELL]), Some(cluster(&[], "L2Advertisement"))),
+        &material(probed(&[DELL]), Some(cluster(&[], "L2Advertisement"))),
         r"
 192.0.2.10  CLAIMED, BUT NOT ASSIGNED                    2026-11-20 12:13:07 UTC
   It is in pool production and no service has it, and yet a host owns it: the
@@ -370,7 +370,7 @@ sources   cluster: from the daemon, updated 13 min ago, 2 nodes
 fn without_a_cluster_and_without_a_daemon() {
     let material = ExplainInputs {
         daemon: Err("no daemon at /run/arp-monitor/probe.sock (probe run)".to_owned()),
-        ..material(asked(&[NODE_1, DELL]), None)
+        ..material(probed(&[NODE_1, DELL]), None)
     };
     reads(
         &material,
@@ -396,20 +396,23 @@ fn status(probe_availability: ProbeAvailability, cluster: Option<ClusterInputs>)
 }
 
 #[test]
-fn each_situation_is_told_from_the_others() {
+fn each_situation_is_distinguished() {
     use AddressStatus::{Claimed, Conflict, Free, NotLocal, OneOwner, Silent, Unknown, WrongOwner};
     let unassigned = || cluster(&[], "L2Advertisement");
     let by_bgp = || cluster(&[("shop/frontend", IP)], "BGPAdvertisement");
-    assert_eq!(status(asked(&[NODE_1]), Some(frontend())), OneOwner);
-    assert_eq!(status(asked(&[DELL]), Some(frontend())), WrongOwner);
-    assert_eq!(status(asked(&[]), Some(frontend())), Silent);
-    assert_eq!(status(asked(&[NODE_1, NODE_2]), Some(frontend())), Conflict);
-    assert_eq!(status(asked(&[NODE_1]), Some(unassigned())), Claimed);
-    assert_eq!(status(asked(&[]), Some(unassigned())), Free);
-    assert_eq!(status(asked(&[]), Some(by_bgp())), NotLocal);
-    assert_eq!(status(asked(&[NODE_1]), Some(by_bgp())), Claimed);
-    assert_eq!(status(asked(&[]), None), Free);
-    assert_eq!(status(asked(&[DELL]), None), OneOwner);
+    assert_eq!(status(probed(&[NODE_1]), Some(frontend())), OneOwner);
+    assert_eq!(status(probed(&[DELL]), Some(frontend())), WrongOwner);
+    assert_eq!(status(probed(&[]), Some(frontend())), Silent);
+    assert_eq!(
+        status(probed(&[NODE_1, NODE_2]), Some(frontend())),
+        Conflict
+    );
+    assert_eq!(status(probed(&[NODE_1]), Some(unassigned())), Claimed);
+    assert_eq!(status(probed(&[]), Some(unassigned())), Free);
+    assert_eq!(status(probed(&[]), Some(by_bgp())), NotLocal);
+    assert_eq!(status(probed(&[NODE_1]), Some(by_bgp())), Claimed);
+    assert_eq!(status(probed(&[]), None), Free);
+    assert_eq!(status(probed(&[DELL]), None), OneOwner);
     let elsewhere = || ProbeAvailability::OtherSegment("it is not on-link here".to_owned());
     assert_eq!(status(elsewhere(), None), NotLocal);
     assert_eq!(status(ProbeAvailability::Disabled, None), Unknown);
@@ -418,20 +421,20 @@ fn each_situation_is_told_from_the_others() {
 }
 
 #[test]
-fn whether_a_stranger_is_a_node_is_not_guessed() {
+fn unknown_host_is_not_assumed_to_be_a_node() {
     let mut doubtful = frontend();
-    doubtful.roster = NodeIndex::new(doubtful.roster.nodes().to_vec());
+    doubtful.nodes_by_mac = NodeIndex::new(doubtful.nodes_by_mac.nodes().to_vec());
     doubtful
-        .roster
+        .nodes_by_mac
         .add_mac("192.0.2.1".parse().unwrap(), NODE_1);
-    let told = explain(&material(asked(&[DELL]), Some(doubtful)));
+    let told = explain(&material(probed(&[DELL]), Some(doubtful)));
     assert_eq!(told.status, AddressStatus::OneOwner, "it may be node-2");
     assert!(told.summary.contains("is unknown"), "{}", told.summary);
     assert_eq!(told.owners[0].external, None);
 }
 
 #[test]
-fn without_asking_the_daemon_is_believed() {
+fn without_probes_the_bindings_of_the_daemon_are_used() {
     let quiet = |bindings| ExplainInputs {
         daemon: Ok(DaemonInputs {
             bindings,
@@ -452,9 +455,9 @@ fn without_asking_the_daemon_is_believed() {
 }
 
 #[test]
-fn a_conflict_that_has_just_ended_is_still_open() {
+fn conflict_resolved_recently_counts_as_open() {
     let ended = ExplainInputs {
-        probe_availability: asked(&[NODE_1]),
+        probe_availability: probed(&[NODE_1]),
         ..disputed()
     };
     let told = explain(&ended);
@@ -469,7 +472,7 @@ fn a_conflict_that_has_just_ended_is_still_open() {
 }
 
 #[test]
-fn with_the_link_down_the_owner_is_unknown_whatever_the_daemon_observed_before() {
+fn owner_is_unknown_while_the_link_is_down() {
     let down = || ProbeAvailability::LinkDown("eth0 is down".to_owned());
     let known = ExplainInputs {
         daemon: Ok(DaemonInputs {
@@ -491,10 +494,10 @@ fn with_the_link_down_the_owner_is_unknown_whatever_the_daemon_observed_before()
 
 #[test]
 fn two_masters_are_contested_and_not_one_owner() {
-    let ProbeAvailability::Probed(mut record) = asked(&[NODE_1]) else {
+    let ProbeAvailability::Probed(mut record) = probed(&[NODE_1]) else {
         panic!("probed")
     };
-    record.verdict = CheckVerdict::Contested;
+    record.status = CheckStatus::Contested;
     record.hint = Some(Hint::TwoMasters);
     let explanation = explain(&material(ProbeAvailability::Probed(record), None));
     assert_eq!(explanation.status, AddressStatus::Contested);
@@ -503,7 +506,7 @@ fn two_masters_are_contested_and_not_one_owner() {
 
 #[test]
 fn the_cause_is_found_without_a_daemon_too() {
-    let told = explain(&material(asked(&[NODE_1, DELL]), Some(frontend())));
+    let told = explain(&material(probed(&[NODE_1, DELL]), Some(frontend())));
     let cause = told.cause.unwrap();
     assert_eq!(
         (cause.kind, cause.scope),
@@ -512,15 +515,15 @@ fn the_cause_is_found_without_a_daemon_too() {
 }
 
 #[test]
-fn what_could_not_be_read_is_said() {
+fn unreadable_resources_are_listed() {
     let mut known = frontend();
     let mut objects = known.cluster.objects().clone();
     let freshness = objects.freshness.get_mut(&Resource::Services).unwrap();
-    freshness.known = ResourceState::Stale;
+    freshness.state = ResourceState::Stale;
     freshness.error = Some("the API server cannot be reached".to_owned());
     known.cluster = ClusterSnapshot::from(objects);
     known.nodes_known = false;
-    let told = explain(&material(asked(&[NODE_1]), Some(known)));
+    let told = explain(&material(probed(&[NODE_1]), Some(known)));
     assert_eq!(
         told.gaps,
         [
@@ -535,7 +538,7 @@ fn every_explanation() -> Vec<Value> {
     let mut full = disputed();
     if let Ok(known) = &mut full.cluster {
         known.context = Some("lab".to_owned());
-        known.drifts = vec![json!({"drift": "claimed_unassigned", "says": "x"})];
+        known.drifts = vec![json!({"drift": "claimed_unassigned", "summary": "x"})];
         let mut objects = known.cluster.objects().clone();
         objects.services[0].assigned = Some(at("10:00:05"));
         objects.services[0].class = Some("metallb".to_owned());
@@ -544,8 +547,8 @@ fn every_explanation() -> Vec<Value> {
     }
     let mut explanations = vec![explain(&full)];
     for probe_availability in [
-        asked(&[]),
-        asked(&[DELL]),
+        probed(&[]),
+        probed(&[DELL]),
         ProbeAvailability::Disabled,
         ProbeAvailability::Impossible("no".to_owned()),
     ] {
@@ -558,7 +561,7 @@ fn every_explanation() -> Vec<Value> {
 }
 
 #[test]
-fn what_is_written_is_what_the_schema_says_and_reads_back() {
+fn written_record_matches_the_schema_and_round_trips() {
     Schema::new(SCHEMA).assert_valid(&every_explanation());
     for value in every_explanation() {
         let read: Explanation = serde_json::from_value(value.clone()).unwrap();
@@ -567,7 +570,7 @@ fn what_is_written_is_what_the_schema_says_and_reads_back() {
 }
 
 #[test]
-fn the_schema_describes_every_field_and_word_and_no_other() {
+fn schema_describes_exactly_the_fields_and_values() {
     let (schema, written) = (Schema::new(SCHEMA), every_explanation());
     assert_eq!(schema.fields("/properties"), fields(&written));
     for (pointer, field) in [
@@ -634,7 +637,7 @@ fn the_objects_of_a_bundle_are_those_concerned() {
         .metallb
         .push(pool("staging", json!({"addresses": ["198.51.100.0/24"]})));
     known.cluster = ClusterSnapshot::from(objects);
-    let material = material(asked(&[NODE_1]), Some(known));
+    let material = material(probed(&[NODE_1]), Some(known));
     let told = explain(&material);
     let Ok(known) = &material.cluster else {
         unreachable!()

@@ -1,8 +1,8 @@
-//! Text in columns: words are wrapped, names are cut, commands stay commands.
+//! Text layout: wraps sentences, truncates names, and wraps commands so that they can still be pasted.
 
-/// The words of a paragraph, in lines of this width.
+/// Wraps a paragraph into lines of at most `width` columns.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
-    // A hyphen may join a range or the parts of a command: no place to break.
+    // A hyphen may be part of a range or a command, so lines are not broken at hyphens.
     let options = textwrap::Options::new(width.max(1))
         .break_words(false)
         .word_splitter(textwrap::WordSplitter::NoHyphenation);
@@ -10,7 +10,7 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines.into_iter().map(Into::into).collect()
 }
 
-/// A command in lines of this width, as a shell reads it: what goes on ends with a backslash.
+/// Wraps a command into lines of at most `width` columns that a shell can read: continued lines end with a backslash.
 pub fn command(text: &str, width: usize) -> Vec<String> {
     if width_of(text) <= width {
         return vec![text.to_owned()];
@@ -23,7 +23,7 @@ pub fn command(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A name in not more than this width, which an ellipsis ends where it was cut.
+/// Truncates a name to `width` columns, with an ellipsis at the end.
 pub fn truncate_to_width(text: &str, width: usize) -> String {
     if width_of(text) <= width {
         return text.to_owned();
@@ -42,7 +42,7 @@ pub fn truncate_to_width(text: &str, width: usize) -> String {
     short
 }
 
-/// The columns that a text takes.
+/// The number of columns of a text.
 pub fn width_of(text: &str) -> usize {
     textwrap::core::display_width(text)
 }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_cut_at_its_width_and_says_so() {
+    fn long_name_is_truncated_with_an_ellipsis() {
         assert_eq!(
             truncate_to_width("Cisco Systems, Inc", 18),
             "Cisco Systems, Inc"
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_command_goes_on_after_a_backslash() {
+    fn long_command_is_wrapped_with_a_backslash() {
         assert_eq!(command("ip neigh", 20), ["ip neigh"]);
         assert_eq!(
             command("ip neigh | grep -e 02:00:00:00:00:01", 24),

@@ -1,7 +1,7 @@
-//! Findings as text for people: what, where, who, since when, why, and what to do next.
+//! Findings as text for people: event, location, owners, time, cause, and next step.
 //!
-//! A finding is a headline, which tools like `grep` can work with, and under it what a tired reader needs,
-//! each part behind its label. Nothing is said by colour alone.
+//! A finding is a headline, which tools like `grep` can process, followed by labelled details. Colour carries no
+//! information of its own.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -18,23 +18,23 @@ use super::{layout, text};
 mod check;
 mod explain;
 
-/// Where what is under a headline begins: below the name of the finding.
+/// The column of the details below a headline.
 pub(crate) const INDENT: usize = 10;
-/// Where what is behind a label begins.
+/// The column of the text after a label.
 pub(crate) const COLUMN: usize = INDENT + 10;
-/// Text in wider lines is hard to read.
+/// Maximum width; wider lines are hard to read.
 const MAX_WIDTH: usize = 120;
-/// What is narrower is treated as this.
+/// Minimum width; narrower terminals are treated as this wide.
 const MIN_WIDTH: usize = 60;
-/// Where nobody says how wide the reader's lines are.
+/// The width if standard output is not a terminal.
 const DEFAULT_WIDTH: usize = 80;
-/// A cut name shorter than this says nothing.
-const SHORTEST_NAME: usize = 8;
+/// Minimum width of a truncated name; shorter ones are omitted.
+const MIN_NAME: usize = 8;
 
 pub(crate) const LABEL: Style = Style::new().effects(Effects::DIMMED);
 const COMMAND: Style = Style::new().effects(Effects::BOLD);
 
-/// How text for people is laid out.
+/// Writes records as text for people.
 #[derive(Clone, Debug)]
 pub struct Terminal {
     width: usize,
@@ -43,7 +43,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Lines of this width, times in this zone.
+    /// Text in lines of `width` columns, with times in `zone`.
     pub fn new(width: usize, zone: TimeZone, origin: FindingOrigin) -> Self {
         Self {
             width: readable(width),
@@ -52,7 +52,7 @@ impl Terminal {
         }
     }
 
-    /// As it fits the terminal that standard output is, or else the usual 80 columns.
+    /// Text that fits standard output: the width of the terminal, or 80 columns.
     pub fn of_stdout(origin: FindingOrigin) -> Self {
         Self::new(width_of_stdout(), TimeZone::system(), origin)
     }
@@ -63,25 +63,26 @@ impl Terminal {
         let head = Headline {
             time: record.time,
             style: style(record.severity),
-            word: if record.drill {
+            title: if record.drill {
                 &drill
             } else {
                 record.finding.label()
             },
             ip: record.ip.to_string(),
-            place: place(&record.interface, record.vlan),
+            location: location(&record.interface, record.vlan),
         };
         if record.finding == FindingKind::NewBinding {
-            return self.in_one_line(out, &head, record.owners.first());
+            return self.one_line(out, &head, record.owners.first());
         }
         self.headline(out, &head)?;
         writeln!(out)?;
-        for line in layout::wrap(&text::what(record), self.width - INDENT) {
+        for line in layout::wrap(&text::event(record), self.width - INDENT) {
             writeln!(out, "{:INDENT$}{line}", "")?;
         }
         self.write_holder(out, record.cluster.as_deref())?;
-        for owner in &record.owners {
-            self.owner(out, owner, record.time)?;
+        for (index, owner) in record.owners.iter().enumerate() {
+            let label = text::owner_label(record, index);
+            self.owner(out, &label, owner, record.time)?;
         }
         if record.finding.is_dispute() || record.finding == FindingKind::Silent {
             let since = self.format_time(record.since, record.time);
@@ -96,11 +97,11 @@ impl Terminal {
         let cause = record
             .cluster
             .as_ref()
-            .and_then(|known| known.cause.as_ref());
+            .and_then(|context| context.cause.as_ref());
         let known = cause.filter(|cause| cause.kind != CauseKind::Unknown);
         match (known, record.hint) {
             (Some(cause), _) => self.cause(out, cause)?,
-            (None, Some(hint)) => self.labelled(out, "cause?", text::cause(hint))?,
+            (None, Some(hint)) => self.labelled(out, "hint", text::cause(hint))?,
             (None, None) => cause.map_or(Ok(()), |cause| self.cause(out, cause))?,
         }
         if let Some(step) = next_step(record, &self.origin) {
@@ -109,20 +110,20 @@ impl Terminal {
         Ok(())
     }
 
-    /// Writes a claim: one line, or two where it is narrow.
+    /// Writes a claim in one line, or two on a narrow terminal.
     pub fn claim(&self, out: &mut impl Write, record: &ClaimRecord) -> io::Result<()> {
         let head = Headline {
             time: record.time,
             style: Style::new(),
-            word: &format!("claim/{}", record.claim),
+            title: &format!("claim/{}", record.claim),
             ip: record.ip.to_string(),
-            place: place(&record.interface, record.vlan),
+            location: location(&record.interface, record.vlan),
         };
         let used = self.headline(out, &head)?;
-        self.write_beside(out, used, record.mac, &vendor::describe(record.mac))
+        self.write_mac_after(out, used, record.mac, &vendor::describe(record.mac))
     }
 
-    /// Writes a binding: what its conflict would be reported as, or who has it.
+    /// Writes a binding: its dispute as a finding, or its owners.
     pub fn binding(
         &self,
         out: &mut impl Write,
@@ -136,22 +137,25 @@ impl Terminal {
         let head = Headline {
             time: last_seen.unwrap_or(now),
             style: Style::new(),
-            word: if record.tracked { "tracked" } else { "binding" },
+            title: if record.tracked { "tracked" } else { "binding" },
             ip: record.ip.to_string(),
-            place: place(&record.interface, record.vlan),
+            location: location(&record.interface, record.vlan),
         };
         if record.owners.len() < 2 {
-            self.in_one_line(out, &head, record.owners.first())?;
+            self.one_line(out, &head, record.owners.first())?;
             return self.write_holder(out, record.cluster.as_deref());
         }
         self.headline(out, &head)?;
         writeln!(out)?;
         self.write_holder(out, record.cluster.as_deref())?;
         let mut owners = record.owners.iter();
-        owners.try_for_each(|owner| self.owner(out, owner, head.time))
+        owners.try_for_each(|owner| {
+            let label = text::role_label(owner.role);
+            self.owner(out, label, owner, head.time)
+        })
     }
 
-    /// A moment, with its day where that is not the day of `now`.
+    /// Formats a time, with the date if it differs from the date of `now`.
     pub fn format_time(&self, at: Timestamp, now: Timestamp) -> String {
         let (at, now) = (
             at.to_zoned(self.zone.clone()),
@@ -165,20 +169,20 @@ impl Terminal {
         at.strftime(format).to_string()
     }
 
-    /// Writes the beginning of a headline, without its end; returns the columns used.
+    /// Writes a headline without a line end; returns the number of columns used.
     fn headline(&self, out: &mut impl Write, head: &Headline) -> io::Result<usize> {
         let style = head.style;
-        let text = format!("  {:<15}  {}", head.ip, head.place);
+        let text = format!("  {:<15}  {}", head.ip, head.location);
         write!(
             out,
             "{}  {style}{:<17}{style:#}{text}",
             self.format_time(head.time, head.time),
-            head.word,
+            head.title,
         )?;
         Ok(INDENT + 17 + layout::width_of(&text))
     }
 
-    fn in_one_line(
+    fn one_line(
         &self,
         out: &mut impl Write,
         head: &Headline,
@@ -186,13 +190,13 @@ impl Terminal {
     ) -> io::Result<()> {
         let used = self.headline(out, head)?;
         match owner.and_then(|owner| Some((*owner.macs.first()?, text::describe_host(owner)))) {
-            Some((mac, name)) => self.write_beside(out, used, mac, &name),
+            Some((mac, name)) => self.write_mac_after(out, used, mac, &name),
             None => writeln!(out),
         }
     }
 
-    /// A MAC behind a headline where there is room, else below it.
-    fn write_beside(
+    /// Writes a MAC after a headline, or below it if the line is full.
+    fn write_mac_after(
         &self,
         out: &mut impl Write,
         used: usize,
@@ -208,19 +212,24 @@ impl Terminal {
         };
         write!(out, "{mac_text}")?;
         let room = self.width.saturating_sub(used + 2);
-        if room >= SHORTEST_NAME.min(layout::width_of(name)) {
+        if room >= MIN_NAME.min(layout::width_of(name)) {
             write!(out, "  {}", layout::truncate_to_width(name, room))?;
         }
         writeln!(out)
     }
 
-    fn owner(&self, out: &mut impl Write, owner: &OwnerRecord, now: Timestamp) -> io::Result<()> {
-        let mut label = text::role_word(owner.role);
+    fn owner(
+        &self,
+        out: &mut impl Write,
+        mut label: &str,
+        owner: &OwnerRecord,
+        now: Timestamp,
+    ) -> io::Result<()> {
         for &mac in &owner.macs {
-            let made = vendor::describe(mac);
+            let vendor = vendor::describe(mac);
             let text = match text::node_name(owner) {
-                Some(name) => format!("{mac}  {name}, {made}"),
-                None => format!("{mac}  {made}"),
+                Some(name) => format!("{mac}  {name}, {vendor}"),
+                None => format!("{mac}  {vendor}"),
             };
             let text = layout::truncate_to_width(&text, self.width - COLUMN);
             write_labelled(out, label, &text)?;
@@ -237,15 +246,19 @@ impl Terminal {
         self.labelled(out, "", &text)
     }
 
-    /// What the cluster says whose address it is.
-    fn write_holder(&self, out: &mut impl Write, known: Option<&AddressContext>) -> io::Result<()> {
-        match known {
-            Some(known) => self.labelled(out, "whose", &text::holder_sentence(known)),
+    /// Writes the services and pool of an address, if the cluster is known.
+    fn write_holder(
+        &self,
+        out: &mut impl Write,
+        context: Option<&AddressContext>,
+    ) -> io::Result<()> {
+        match context {
+            Some(context) => self.labelled(out, "service", &text::holder_sentence(context)),
             None => Ok(()),
         }
     }
 
-    /// Why it is in dispute, and what says so.
+    /// Writes the cause of a dispute with its evidence.
     fn cause(&self, out: &mut impl Write, cause: &ClusterCause) -> io::Result<()> {
         let belongs = text::scope_sentence(cause.scope);
         let text = format!("{} ({belongs})", text::cluster_cause(cause.kind));
@@ -278,7 +291,7 @@ impl Terminal {
     }
 }
 
-/// The width of the terminal that standard output is, or else the usual 80 columns: readable in any case.
+/// The width of standard output if it is a terminal, else 80 columns, within the readable range.
 pub fn width_of_stdout() -> usize {
     let stdout = io::stdout();
     let size = stdout
@@ -294,16 +307,16 @@ fn readable(width: usize) -> usize {
     width.clamp(MIN_WIDTH, MAX_WIDTH)
 }
 
-/// The first line of everything.
+/// The headline of a record.
 struct Headline<'a> {
     time: Timestamp,
     style: Style,
-    word: &'a str,
+    title: &'a str,
     ip: String,
-    place: String,
+    location: String,
 }
 
-/// Writes a line behind its label, or below it where the label is empty.
+/// Writes a line after its label; with an empty label it continues the line above.
 pub(crate) fn write_labelled(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
     let width = COLUMN - INDENT;
     if label.is_empty() {
@@ -313,8 +326,8 @@ pub(crate) fn write_labelled(out: &mut impl Write, label: &str, text: &str) -> i
     }
 }
 
-/// Interface and VLAN.
-pub fn place(interface: &str, vlan: Vlan) -> String {
+/// Formats an interface and VLAN.
+pub fn location(interface: &str, vlan: Vlan) -> String {
     if vlan == Vlan::UNTAGGED {
         interface.to_owned()
     } else {

@@ -1,4 +1,4 @@
-//! Findings as sentences: what a person who was woken by one reads.
+//! Findings as sentences, for on-call engineers.
 
 use std::borrow::Cow;
 
@@ -20,51 +20,50 @@ pub fn undecided(record: &UndecidedRecord) -> String {
         takeover: TakeoverRecord { from, to, since },
     } = record;
     let seconds = time.duration_since(*since).as_secs().max(0);
-    let place = super::terminal::place(interface, *vlan);
+    let location = super::terminal::location(interface, *vlan);
     format!(
-        "undecided at the end: {ip} on {place}: {from} \u{2192} {to}, {seconds} s before the end"
+        "undecided at the end: {ip} on {location}: {from} \u{2192} {to}, {seconds} s before the end"
     )
 }
 
-/// What has happened.
-pub fn what(record: &FindingRecord) -> String {
+/// The event of a finding in one sentence, with its severity.
+pub fn event(record: &FindingRecord) -> String {
     let sentence = match record.finding {
         FindingKind::NewBinding => "first claim for this address".to_owned(),
-        FindingKind::Moved => "another owner has this address now, and the one before keeps \
-            silent: a failover, or somebody moved it"
+        FindingKind::Moved => "another host owns this address now, and the previous owner does \
+            not reply: a failover, or the address was moved"
             .to_owned(),
-        FindingKind::Contested => "owners take turns on this address, but less than a conflict \
-            needs: a restart, a failback, or a conflict that begins"
+        FindingKind::Contested => "ownership of this address is flapping, with less evidence than \
+            a conflict needs: a restart, a failback, or the start of a conflict"
             .to_owned(),
         FindingKind::Conflict => conflict(record),
-        FindingKind::ConflictQuiet => "no new evidence for a while, and no proof that it is over: \
-            the conflict stays open"
+        FindingKind::ConflictQuiet => "no new evidence recently, and not confirmed resolved: the \
+            conflict stays open"
             .to_owned(),
         FindingKind::ConflictResolved if !has_current_owner(record) => {
             "the conflict is over: no host replies to ARP probes any more".to_owned()
         }
         FindingKind::ConflictResolved => {
-            "the conflict is over: asked twice, exactly one owner answered".to_owned()
+            "the conflict is resolved: exactly one owner replied to two rounds of probes".to_owned()
         }
-        FindingKind::ConflictExpired => "the conflict is no longer kept open: no second owner has \
-            claimed the address for a long time"
-            .to_owned(),
+        FindingKind::ConflictExpired => {
+            "the conflict has expired: no second owner has claimed the \
+            address for a long time"
+                .to_owned()
+        }
         FindingKind::StaleAnnouncement => "another host announced this address and does not reply \
-            for it, while its owner does: neighbour caches may be wrong, and clients send to the \
-            other host, until the owner announces the address again"
+            for it, while its owner does: neighbour caches may be wrong, and clients may send to \
+            the other host, until the owner announces the address again"
             .to_owned(),
-        FindingKind::ProbeDenied => "a newcomer asked whether this address is free, and was told \
-            that it is not"
+        FindingKind::ProbeDenied => "a host probed this address before using it, and the owner \
+            replied: the address is in use"
             .to_owned(),
         FindingKind::BogusClaim => match record.reason {
-            Some(reason) => format!(
-                "a frame that claims nothing valid: {}",
-                bogus_reason_sentence(reason)
-            ),
-            None => "a frame that claims nothing valid".to_owned(),
+            Some(reason) => format!("invalid claim: {}", bogus_reason_sentence(reason)),
+            None => "invalid claim".to_owned(),
         },
         FindingKind::SourceMismatch => "claims for this address name one MAC and come from \
-            another: a proxy, a bond, a load balancer, or somebody who pretends"
+            another: a proxy, a bond, a load balancer, or a forged claim"
             .to_owned(),
         FindingKind::Silent if record.owners.is_empty() => {
             "no host has claimed this address or replied for it".to_owned()
@@ -87,120 +86,128 @@ fn has_current_owner(record: &FindingRecord) -> bool {
 }
 
 fn conflict(record: &FindingRecord) -> String {
-    let machines = match record.owners.len() {
-        0..=2 => "two owners have this address at once".to_owned(),
-        number if record.evidence == Some(Evidence::ManyOwners) => {
-            format!("{number} or more owners have this address at once")
+    let claim = match record.evidence {
+        Some(Evidence::DuplicateReply | Evidence::Confirmed) => "reply for this address",
+        Some(Evidence::Alternation | Evidence::Local | Evidence::ManyOwners) | None => {
+            "claim this address"
         }
-        number => format!("{number} owners have this address at once"),
+    };
+    let hosts = match record.owners.len() {
+        0..=2 => format!("two hosts {claim}"),
+        number if record.evidence == Some(Evidence::ManyOwners) => {
+            format!("{number} or more hosts {claim}")
+        }
+        number => format!("{number} hosts {claim}"),
     };
     match record.evidence {
-        Some(evidence) => format!("{machines}; {}", evidence_sentence(evidence)),
-        None => machines,
+        Some(evidence) => format!("{hosts}; {}", evidence_sentence(evidence)),
+        None => hosts,
     }
 }
 
-/// Evidence as the rest of a sentence.
+/// The evidence of a conflict, as the end of a sentence.
 pub fn evidence_sentence(evidence: Evidence) -> &'static str {
     match evidence {
-        Evidence::DuplicateReply => "they answered the same request",
-        Evidence::Alternation => "they keep taking it from each other",
-        Evidence::Local => "this host holds it, and another machine goes on claiming it",
-        Evidence::Confirmed => "asked who has it, each of them answered",
-        Evidence::ManyOwners => "more hosts claim it in turn than are remembered (--max-macs)",
+        Evidence::DuplicateReply => "they replied to the same request",
+        Evidence::Alternation => "ownership keeps alternating between them",
+        Evidence::Local => "this host owns it, and another host continues to claim it",
+        Evidence::Confirmed => "each of them replied to probes",
+        Evidence::ManyOwners => "their number exceeds the limit per address (--max-macs)",
     }
 }
 
-/// What may be the cause.
+/// The likely cause by a hint, as a sentence without a period.
 pub fn cause(hint: Hint) -> &'static str {
     match hint {
         Hint::IpvsStrictArp => {
-            "so many machines answer that it may be kube-proxy in IPVS mode: without strictARP \
-             every node answers for every service address"
+            "many hosts reply, possibly kube-proxy in IPVS mode: without strictARP every node \
+             replies for every service address"
         }
         Hint::ArpFlux => {
             "both owners are probably one host that replies on several interfaces of one network \
              (ARP flux)"
         }
         Hint::TwoMasters => {
-            "two routers are master at once (VRRP, CARP, HSRP): they do not hear each other"
+            "two routers are master at once (VRRP, CARP, HSRP): they do not receive each other's \
+             advertisements"
         }
         Hint::RouterAndHost => {
-            "a virtual router has the address, and a machine has it configured as its own too"
+            "a virtual router has the address, and another host has it configured as its own"
         }
         Hint::TwoRouterGroups => "two virtual-router groups (VRIDs) have the same address",
         Hint::BalanceAlb => {
-            "one MAC only asks and the other only answers: likely one machine, with a bond in mode \
-             balance-alb"
+            "one MAC sends only requests and the other only replies: probably one host with a \
+             bond in mode balance-alb"
         }
         Hint::TwoAnnouncers => {
-            "two load balancers announce it (MetalLB, kube-vip): two installs or clusters with the \
-             same pool, or a speaker that has lost touch with the others"
+            "two load balancers announce it (MetalLB, kube-vip): two installations or clusters \
+             with the same pool, or a speaker that lost contact with the others"
         }
         Hint::AnnouncerAndHost => {
-            "one owner announces it for a load balancer (MetalLB, kube-vip), the other has it \
+            "one owner announces it as a load balancer (MetalLB, kube-vip), the other has it \
              configured: a static address, or a DHCP range that overlaps the pool"
         }
     }
 }
 
-/// The cause of a dispute about a cluster's address, in a few words.
+/// The cause of a dispute about an address of a cluster, in a few words.
 pub const fn cluster_cause(kind: CauseKind) -> &'static str {
     match kind {
         CauseKind::NodeAddress => "a node has the address on an interface",
-        CauseKind::StaleSpeaker => "a speaker goes on announcing what is no longer its own",
+        CauseKind::StaleSpeaker => {
+            "a speaker continues to announce an address that it no longer owns"
+        }
         CauseKind::SeveralInstalls => "more than one load balancer is installed",
-        CauseKind::SplitBrain => "two nodes announce it: the speakers do not see each other",
-        CauseKind::ExternalDevice => "a machine that is no node has the address",
+        CauseKind::SplitBrain => "two nodes announce it: the speakers have lost contact",
+        CauseKind::ExternalDevice => "a host outside the cluster has the address",
         CauseKind::OtherCluster => "the announcer of another cluster has the address",
         CauseKind::SharedWithoutKey => "services have one address without a key to share it",
-        CauseKind::ArpFlux => "a node answers on several interfaces of one network (ARP flux)",
-        CauseKind::IpvsStrictArp => "every node answers: kube-proxy in IPVS mode without strictARP",
-        CauseKind::Unknown => "unknown: what is known does not say",
+        CauseKind::ArpFlux => "a node replies on several interfaces of one network (ARP flux)",
+        CauseKind::IpvsStrictArp => "every node replies: kube-proxy in IPVS mode without strictARP",
+        CauseKind::Unknown => "unknown",
     }
 }
 
-/// Where those belong who dispute a cluster's address, in a few words.
+/// The scope of a dispute about an address of a cluster, in a few words.
 pub const fn scope_sentence(scope: CauseScope) -> &'static str {
     match scope {
         CauseScope::Internal => "within the cluster",
         CauseScope::External => "from outside the cluster",
         CauseScope::CrossCluster => "from another cluster",
-        CauseScope::Unknown => "not known from where",
+        CauseScope::Unknown => "origin unknown",
     }
 }
 
-/// Whose address it is by what the cluster says.
+/// The services, pool and announcers of an address, from the cluster.
 pub fn holder_sentence(known: &AddressContext) -> String {
     let names: Vec<_> = known.services.iter().map(ToString::to_string).collect();
     let mut parts = match &names[..] {
-        [] => vec!["no service".to_owned()],
-        [only] => vec![format!("service {only}")],
-        several => vec![format!("services {}", several.join(", "))],
+        [] => vec!["none".to_owned()],
+        names => vec![names.join(", ")],
     };
     if let Some(pool) = &known.pool {
         parts.push(format!("pool {}", pool.name));
     }
     let mut text = parts.join(", ");
-    let said = match known.announced {
+    let announced = match known.announced {
         AnnouncementMode::Layer2 | AnnouncementMode::Unknown if !known.announcers.is_empty() => {
             let nodes = known.announcers.join(", ");
-            Some(format!("announced by {nodes}, as its status says"))
+            Some(format!("announced by {nodes}, according to its status"))
         }
         AnnouncementMode::Layer2 | AnnouncementMode::Unknown => None,
         AnnouncementMode::Bgp => Some("announced by BGP only".to_owned()),
         AnnouncementMode::NotAnnounced => {
-            Some("announced by nobody: its pool has no advertisement".to_owned())
+            Some("not announced: its pool has no advertisement".to_owned())
         }
     };
-    if let Some(said) = said {
+    if let Some(announced) = announced {
         text.push_str("; ");
-        text.push_str(&said);
+        text.push_str(&announced);
     }
     text
 }
 
-/// What a machine is known as, beside its MAC.
+/// The name of a host: its node, or this host; `None` if unknown.
 pub fn node_name(owner: &OwnerRecord) -> Option<Cow<'_, str>> {
     match (&owner.node, owner.local) {
         (Some(node), true) => Some(format!("{node} (this host)").into()),
@@ -210,23 +217,36 @@ pub fn node_name(owner: &OwnerRecord) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The same, or who made it, where that is all there is room for.
+/// The name of a host, or the vendor of its MAC if it has no name.
 pub fn describe_host(owner: &OwnerRecord) -> Cow<'_, str> {
-    let made = || owner.macs.first().map(|&mac| vendor::describe(mac));
-    node_name(owner).or_else(made).unwrap_or_default()
+    let vendor = || owner.macs.first().map(|&mac| vendor::describe(mac));
+    node_name(owner).or_else(vendor).unwrap_or_default()
 }
 
-/// What part an owner plays, as the label before it.
-pub const fn role_word(role: OwnerRole) -> &'static str {
+/// The label of an owner of a finding, by its position among the owners. The owners of a dispute are numbered.
+pub fn owner_label(record: &FindingRecord, index: usize) -> Cow<'static, str> {
+    let is_numbered = record.finding.is_dispute()
+        && record.finding != FindingKind::Moved
+        && record.owners.len() > 1;
+    match record.owners[index].role {
+        OwnerRole::Current | OwnerRole::Earlier if is_numbered => {
+            format!("owner {}", index + 1).into()
+        }
+        role => role_label(role).into(),
+    }
+}
+
+/// The label of an owner by its role.
+pub const fn role_label(role: OwnerRole) -> &'static str {
     match role {
-        OwnerRole::Current => "now",
-        OwnerRole::Earlier => "before",
-        OwnerRole::Prober => "asked by",
+        OwnerRole::Current => "owner",
+        OwnerRole::Earlier => "previous",
+        OwnerRole::Prober => "probed by",
         OwnerRole::Sender => "sent by",
     }
 }
 
-/// How often there was evidence; empty if there was none.
+/// The counts of each kind of evidence; empty without evidence.
 pub fn evidence_counts(counts: &CountsRecord) -> String {
     let CountsRecord {
         duplicate_replies,
@@ -238,25 +258,21 @@ pub fn evidence_counts(counts: &CountsRecord) -> String {
     let parts = [
         (
             duplicate_replies,
-            "request answered twice",
-            "requests answered twice",
+            "request with two replies",
+            "requests with two replies",
         ),
-        (returns, "time taken back", "times taken back"),
+        (returns, "flap", "flaps"),
         (
             local,
-            "claim to what is held here",
-            "claims to what is held here",
+            "claim to an address of this host",
+            "claims to an address of this host",
         ),
         (
             confirmed,
-            "round of asking answered twice",
-            "rounds of asking answered twice",
+            "probe round with two replies",
+            "probe rounds with two replies",
         ),
-        (
-            suppressed,
-            "more like it not reported",
-            "more like it not reported",
-        ),
+        (suppressed, "more suppressed", "more suppressed"),
     ];
     parts
         .into_iter()
@@ -266,7 +282,7 @@ pub fn evidence_counts(counts: &CountsRecord) -> String {
         .join(", ")
 }
 
-/// A number of claims.
+/// Formats a number of claims: `1 claim`, `2 claims`.
 pub fn claims(count: u64) -> String {
     if count == 1 {
         "1 claim".to_owned()
@@ -283,7 +299,7 @@ fn bogus_reason_sentence(reason: BogusReason) -> &'static str {
         }
         BogusReason::Frame(BogusFrameReason::ShaMulticast) => "its sender MAC is a group address",
         BogusReason::Frame(BogusFrameReason::SpaUnspecified) => {
-            "it is a reply that names no address"
+            "it is a reply without a sender address"
         }
         BogusReason::Frame(BogusFrameReason::SpaBroadcast) => "it claims the broadcast address",
         BogusReason::Frame(BogusFrameReason::SpaMulticast) => "it claims a group address",

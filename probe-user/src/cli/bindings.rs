@@ -1,4 +1,4 @@
-//! `probe bindings`: which address is at which MAC, as the daemon knows it.
+//! `probe bindings`: the bindings of the daemon.
 
 use clap::Args;
 use probe_model::BindingRecord;
@@ -26,7 +26,7 @@ pub fn run(arguments: &BindingsArguments) -> anyhow::Result<Exit> {
     let filter = arguments.addresses.narrow(arguments.interfaces.filter());
     let target = format!("/v1/bindings{}", filter.to_query());
     let mut bindings: Vec<BindingRecord> = arguments.daemon.fetch(&target)?;
-    // The daemon sends them in no order.
+    // The daemon sends them unordered.
     bindings.sort_by_cached_key(|binding| {
         (
             binding.interface.clone(),

@@ -1,4 +1,4 @@
-//! Where verbs have what they know of a cluster from: the daemon, which follows it, or the API server itself.
+//! The sources of cluster data for commands: the daemon, which watches the cluster, or the API server.
 
 use std::collections::BTreeSet;
 
@@ -10,39 +10,39 @@ use probe_kubernetes::{ApiConnection, ConnectError};
 
 use crate::{cli::output::print_status, client::Client, daemon::serve::ClusterObjectsRecord};
 
-/// Whom a cluster is known from.
+/// The source of the cluster data.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ClusterArguments {
-    /// Ask the API server of this context of kubeconfig, instead of the daemon. Without it and without a daemon: the
-    /// kubeconfig's current context, or in a pod the account of the pod
+    /// Read from the API server of this kubeconfig context instead of from the daemon [default without a daemon: the
+    /// current context of the kubeconfig, or in a pod its service account]
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
 }
 
-/// What is known of a cluster.
+/// The data of a cluster.
 pub struct FetchedCluster {
-    /// What the API server said.
+    /// The objects.
     pub objects: ClusterObjects,
-    /// The nodes, or why they are not known.
+    /// The nodes, or why they are unknown.
     pub nodes: Result<Vec<Node>, String>,
-    /// Who said so.
+    /// The source.
     pub source: ClusterSource,
 }
 
-/// Why none is known.
+/// Why there is no data.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterUnavailable {
-    /// There is none to ask.
+    /// No cluster is configured.
     #[error("{0}")]
     None(String),
-    /// There is one, and it cannot be asked.
+    /// A cluster is configured, and cannot be read.
     #[error("{0}")]
     Failed(String),
 }
 
 impl ClusterArguments {
-    /// What is known of the cluster, from whom it is best known: the API server of the context that was named, else the
-    /// daemon, else the API server that this process is nearest to.
+    /// Fetches the data of the cluster: from the API server of the given context, else from the daemon, else from the
+    /// configured API server.
     pub async fn look(&self, daemon: &Client) -> Result<FetchedCluster, ClusterUnavailable> {
         if self.context.is_none()
             && let Some(known) = fetch_from_daemon(daemon).await
@@ -52,7 +52,7 @@ impl ClusterArguments {
         self.fetch_from_api().await
     }
 
-    /// What the API server says, whether or not there is a daemon.
+    /// Fetches the data from the API server, regardless of a daemon.
     async fn fetch_from_api(&self) -> Result<FetchedCluster, ClusterUnavailable> {
         let context = self.context.as_deref();
         let connection = connect(context).await?;
@@ -66,9 +66,9 @@ impl ClusterArguments {
         let (objects, nodes) =
             futures_util::future::join(connection.objects(), connection.nodes(&BTreeSet::new()))
                 .await;
-        // Whatever it forbids, it is there; but without any answer nothing is known.
+        // Forbidden resources are acceptable; without any response there is no data.
         let mut freshness = objects.freshness.values();
-        if freshness.all(|freshness| freshness.known == ResourceState::NeverRead)
+        if freshness.all(|freshness| freshness.state == ResourceState::NeverRead)
             && let Some(error) = objects.freshness.values().find_map(|one| one.error.clone())
         {
             return Err(ClusterUnavailable::Failed(error));
@@ -95,35 +95,35 @@ pub async fn connect(context: Option<&str>) -> Result<ApiConnection, ClusterUnav
 }
 
 impl FetchedCluster {
-    /// As it is worked with.
+    /// Builds a snapshot of the objects.
     pub fn cluster(&self) -> ClusterSnapshot {
         ClusterSnapshot::from(self.objects.clone())
     }
 
-    /// Says on standard error how old the knowledge is, where the API server has not been heard lately.
+    /// Warns on standard error if the data is stale.
     pub fn warn_if_stale(&self) {
         let stale = self.objects.freshness.values();
-        let stale = stale.filter(|freshness| freshness.known == ResourceState::Stale);
-        if let Some(heard) = stale.filter_map(|freshness| freshness.heard).min() {
+        let stale = stale.filter(|freshness| freshness.state == ResourceState::Stale);
+        if let Some(last_update) = stale.filter_map(|freshness| freshness.last_update).min() {
             print_status(&format!(
-                "the API server does not answer: this is the cluster as it was at {heard}; what changed since is not known"
+                "the API server does not respond: the data of the cluster is from {last_update}; later changes are unknown"
             ));
         }
     }
 }
 
-/// What the daemon knows, if it follows a cluster and has heard of it.
+/// Fetches the data from the daemon; `None` if it watches no cluster or has no data yet.
 async fn fetch_from_daemon(daemon: &Client) -> Option<FetchedCluster> {
     let record: ClusterObjectsRecord = daemon.get_one("/v1/cluster").await.ok()?;
     let mut freshness = record.objects.freshness.values();
-    if freshness.all(|freshness| freshness.known == ResourceState::NeverRead) {
+    if freshness.all(|freshness| freshness.state == ResourceState::NeverRead) {
         return None;
     }
     Some(FetchedCluster {
         objects: record.objects,
         nodes: record
             .nodes
-            .ok_or_else(|| "the daemon has not got the list of nodes".to_owned()),
+            .ok_or_else(|| "the daemon has no list of nodes yet".to_owned()),
         source: ClusterSource::Daemon,
     })
 }

@@ -1,5 +1,4 @@
-//! `probe completions` and `probe man`: what shells and people can look up, from the same definitions as
-//! `--help`.
+//! `probe completions` and `probe man`: shell completions and man pages, from the same definitions as `--help`.
 
 use std::{fs, io, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! `probe conflicts`: the open conflicts that the daemon knows.
+//! `probe conflicts`: the open conflicts of the daemon.
 
 use clap::Args;
 use probe_model::BindingRecord;

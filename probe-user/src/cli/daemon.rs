@@ -1,4 +1,4 @@
-//! What the verbs that read from the daemon have in common.
+//! Common parts of the commands that read from the daemon.
 
 use std::path::PathBuf;
 
@@ -28,8 +28,7 @@ impl DaemonArguments {
     ///
     /// # Errors
     ///
-    /// No daemon, or one that does not reply; standard output that cannot be written. A reader that has seen enough is
-    /// none.
+    /// If there is no daemon or it does not reply, or standard output cannot be written. A closed reader is no error.
     pub fn print_list<T: DeserializeOwned>(
         &self,
         target: &str,
@@ -46,7 +45,7 @@ impl DaemonArguments {
         Ok(runtime.block_on(Client::new(&self.socket).list(target))?)
     }
 
-    /// Has the daemon do something, and returns the records that come of it.
+    /// Posts a request to the daemon, and returns the resulting records.
     pub fn post<T: DeserializeOwned>(&self, target: &str) -> anyhow::Result<Vec<T>> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start the runtime")?;

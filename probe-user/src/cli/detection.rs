@@ -1,4 +1,4 @@
-//! The flags of detection: every number that it goes by, with its documented default.
+//! The flags of detection: all parameters with their defaults.
 
 use std::{net::IpAddr, str::FromStr, time::Duration};
 
@@ -27,7 +27,7 @@ pub struct DetectionArguments {
     #[arg(long = "same-owner", value_name = "MAC,MAC…")]
     same_owner: Vec<MacSet>,
 
-    /// Count disputes of these addresses without reporting them; with @DATE or @TIME until then
+    /// Count disputes about these addresses without reporting them, until @DATE or @TIME if given
     #[arg(long = "ignore", value_name = "CIDR[@EXPIRES]=REASON")]
     ignored: Vec<IgnoreArgument>,
 
@@ -146,7 +146,7 @@ impl FromStr for MacSet {
             .collect::<anyhow::Result<Vec<_>>>()?;
         anyhow::ensure!(
             macs.len() > 1,
-            "one machine's MACs, at least two, with commas between"
+            "expected at least two MACs of one host, separated by commas"
         );
         Ok(Self(macs))
     }
@@ -176,7 +176,7 @@ impl FromStr for IgnoreArgument {
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (which, reason) = text
             .split_once('=')
-            .context("it wants a reason: CIDR=REASON, for whoever reads it later")?;
+            .context("a reason is missing: CIDR=REASON")?;
         anyhow::ensure!(!reason.trim().is_empty(), "the reason is empty");
         let (network, until) = match which.split_once('@') {
             Some((network, until)) => (network, Some(parse_time(until)?)),
@@ -191,22 +191,22 @@ impl FromStr for IgnoreArgument {
     }
 }
 
-/// A network, or an address.
+/// Parses a network or an address.
 fn network(text: &str) -> anyhow::Result<IpNet> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse::<IpNet>()
         .or_else(|error| address().map_err(|_| error))
-        .with_context(|| format!("{text:?} is no address or network like 192.0.2.0/24"))
+        .with_context(|| format!("{text:?} is not an address or network like 192.0.2.0/24"))
 }
 
-/// A date, which is its beginning here, or an RFC 3339 time.
+/// Parses a date, which means its start in local time, or an RFC 3339 time.
 fn parse_time(text: &str) -> anyhow::Result<jiff::Timestamp> {
     let parsed = text.parse::<jiff::Timestamp>().or_else(|_| {
         let date: jiff::civil::Date = text.parse()?;
         Ok::<_, jiff::Error>(date.to_zoned(jiff::tz::TimeZone::system())?.timestamp())
     });
     parsed.with_context(|| {
-        format!("{text:?} is no date like 2027-01-31 or time like 2027-01-31T12:00:00Z")
+        format!("{text:?} is not a date like 2027-01-31 or a time like 2027-01-31T12:00:00Z")
     })
 }
 
@@ -234,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn machines_with_several_macs_are_declared() {
+    fn hosts_with_several_macs_can_be_declared() {
         let config = config(&["--same-owner", "02:00:00:00:00:01,02:00:00:00:00:02"]).unwrap();
         assert_eq!(config.same_owner.len(), 1);
         assert_eq!(config.same_owner[0].len(), 2);
     }
 
     #[test]
-    fn what_is_ignored_has_a_reason_and_may_end() {
+    fn ignore_entry_has_a_reason_and_an_optional_expiry() {
         let config = config(&[
             "--ignore",
             "192.0.2.0/24=lab",
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_values_are_refused() {
+    fn invalid_values_are_rejected() {
         for bad in [
             ["--settle", "-1s"],
             ["--max-macs", "1"],

@@ -1,5 +1,5 @@
-//! `probe doctor`: looks at everything that decides whether and how this host can be watched. Changes
-//! nothing; what a process without privileges cannot see is said to be unseen.
+//! `probe doctor`: checks whether and how this host can be watched. It changes nothing; facts that an unprivileged
+//! process cannot read are shown as unknown.
 
 use std::{fs, io::Write as _};
 
@@ -98,8 +98,7 @@ fn text(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
-/// Whether a map of user numbers changes nothing: that of the machine's own user namespace
-/// (`user_namespaces(7)`).
+/// Whether a UID map is the identity map of the initial user namespace (`user_namespaces(7)`).
 fn is_identity(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
@@ -153,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_identity_map_is_the_machines_own_namespace() {
+    fn only_the_identity_map_is_the_initial_user_namespace() {
         assert!(is_identity("         0          0 4294967295"));
         assert!(!is_identity("         0       1000          1"));
         assert!(!is_identity(""));

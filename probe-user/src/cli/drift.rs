@@ -1,4 +1,4 @@
-//! `probe drift`: where the cluster and the wire have drifted apart, as the daemon knows it.
+//! `probe drift`: the drifts of the daemon between the cluster and the network.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct DriftStatusArguments {
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub struct DriftArguments {
-    /// Report drift between Kubernetes objects and network when it has lasted for this time, as rollouts take a while
+    /// Report drift between Kubernetes objects and the network after it has lasted for this time; rollouts are shorter
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub drift_after: Duration,
 }
@@ -44,7 +44,7 @@ pub fn run(arguments: &DriftStatusArguments) -> anyhow::Result<Exit> {
 fn describe(drift: &Drift, zone: &TimeZone) -> String {
     let since = drift.since.to_zoned(zone.clone());
     let since = since.strftime("%Y-%m-%d %H:%M:%S");
-    let head = format!("{}: {} (since {since})", drift.drift, drift.says);
+    let head = format!("{}: {} (since {since})", drift.drift, drift.summary);
     let evidence = drift.evidence.iter().map(|one| format!("\n    {one}"));
     evidence.fold(head, |text, line| text + &line)
 }
@@ -62,7 +62,7 @@ mod tests {
             "severity": "warning",
             "since": "2026-11-20T12:00:00Z",
             "pool": {"namespace": "metallb-system", "name": "production"},
-            "says": "No advertisement announces the pool metallb-system/production",
+            "summary": "No advertisement announces the pool metallb-system/production",
             "evidence": ["3 addresses of it are assigned"],
         });
         let drift: Drift = serde_json::from_value(drift).unwrap();

@@ -1,4 +1,4 @@
-//! `probe drill`: a conflict that nobody made, to see who is woken by a real one.
+//! `probe drill`: a simulated conflict, to test alerts and notifications.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -32,7 +32,10 @@ pub struct DrillArguments {
 
 pub fn run(arguments: &DrillArguments) -> anyhow::Result<Exit> {
     let seconds = arguments.duration.as_secs();
-    ensure!(seconds > 0, "a drill lasts a second at least: --for 5m");
+    ensure!(
+        seconds > 0,
+        "a drill must last at least one second, for example --for 5m"
+    );
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     runtime.block_on(run_drill(arguments, seconds))
@@ -47,16 +50,16 @@ async fn run_drill(arguments: &DrillArguments, seconds: u64) -> anyhow::Result<E
     loop {
         let record = tokio::select! {
             record = answer.record::<FindingRecord>() => record?,
-            // The daemon takes it back when this end of the connection is gone.
+            // The daemon ends the drill when this connection closes.
             () = stop.received() => {
-                print_status("DRILL: taken back");
+                print_status("DRILL: ended");
                 return Ok(Exit::Success);
             }
         };
         let Some(record) = record else {
             ensure!(
                 has_begun,
-                "the daemon said nothing: is it of another version?"
+                "the daemon sent no response: it may have another version"
             );
             return Ok(Exit::Success);
         };
@@ -64,7 +67,7 @@ async fn run_drill(arguments: &DrillArguments, seconds: u64) -> anyhow::Result<E
             .finding(&record, None)
             .and_then(|()| printer.flush());
         match written {
-            // It goes on: who is paged does not read this.
+            // The drill continues: alerts do not depend on this output.
             Err(error) if !is_closed(&error) => {
                 return Err(error).context("cannot write to standard output");
             }
@@ -73,7 +76,7 @@ async fn run_drill(arguments: &DrillArguments, seconds: u64) -> anyhow::Result<E
         if !has_begun {
             has_begun = true;
             print_status(&format!(
-                "DRILL: {} has two owners for {seconds} s, or until Ctrl-C; then see who was told",
+                "DRILL: {} has two owners for {seconds} s, or until Ctrl-C; check alerts and notifications meanwhile",
                 probe_model::drill::ADDRESS
             ));
         }

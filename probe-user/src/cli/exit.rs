@@ -1,4 +1,4 @@
-//! How the program ends.
+//! The exit status of the program.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -9,11 +9,11 @@ pub enum Exit {
     Success = 0,
     /// A conflict was found, or an overlap.
     Conflict = 1,
-    /// It was called in a way that makes no sense. Most of that ends before a verb runs.
+    /// A usage error. Most usage errors are reported before a command runs.
     Usage = 2,
     /// An expectation was not met.
     ExpectationFailed = 3,
-    /// Could not do it, or not completely.
+    /// The command failed, or is incomplete.
     Failed = 4,
 }
 
@@ -23,8 +23,8 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Says on standard error what went wrong, causes included.
+/// Prints an error with its causes on standard error.
 pub fn print_error(error: &anyhow::Error) {
-    // With standard error closed there is nobody left to tell.
+    // Errors are ignored: standard error may be closed.
     let _ = writeln!(std::io::stderr().lock(), "probe: {error:#}");
 }

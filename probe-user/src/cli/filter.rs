@@ -1,4 +1,4 @@
-//! The flags that choose what is shown. They mean the same with every verb that has them.
+//! The filter flags, with the same meaning in all commands.
 
 use clap::{
     Args,
@@ -68,7 +68,7 @@ pub struct InterfaceArguments {
 }
 
 impl InterfaceArguments {
-    /// What they choose.
+    /// The filter of these flags.
     pub fn filter(&self) -> RecordFilter {
         RecordFilter {
             interfaces: self.interfaces.clone(),
@@ -79,7 +79,7 @@ impl InterfaceArguments {
 }
 
 impl AddressArguments {
-    /// What they choose of what was chosen.
+    /// Restricts a filter by these flags.
     pub fn narrow(&self, filter: RecordFilter) -> RecordFilter {
         RecordFilter {
             networks: self.ip.clone(),
@@ -92,7 +92,7 @@ impl AddressArguments {
 }
 
 impl FindingArguments {
-    /// What they choose of what was chosen.
+    /// Restricts a filter by these flags.
     pub fn narrow(&self, filter: RecordFilter) -> RecordFilter {
         RecordFilter {
             kinds: self.finding.clone(),

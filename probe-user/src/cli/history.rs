@@ -1,4 +1,4 @@
-//! `probe history`: the findings that the daemon remembers.
+//! `probe history`: the findings in the memory of the daemon.
 
 use std::str::FromStr;
 
@@ -111,7 +111,7 @@ pub fn run(arguments: &HistoryArguments) -> anyhow::Result<Exit> {
             }
         })?;
     if number == 0 && printer.is_human_output() {
-        print_status("no finding fits");
+        print_status("no finding matches");
     }
     Ok(Exit::Success)
 }

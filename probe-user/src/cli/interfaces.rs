@@ -1,4 +1,4 @@
-//! `probe interfaces`: what the daemon watches, and how.
+//! `probe interfaces`: the watched interfaces of the daemon and their modes.
 
 use clap::Args;
 
@@ -42,7 +42,7 @@ pub fn describe(record: &InterfaceRecord) -> String {
         LinkState::Down => "LINK DOWN: no frames arrive; ",
     };
     let vlans = match record.vlan_visible {
-        Some(false) => "; VLANs cannot be told apart",
+        Some(false) => "; VLANs cannot be distinguished",
         _ => "",
     };
     format!(
@@ -77,7 +77,7 @@ mod tests {
             "eth0             tc       LINK DOWN: no frames arrive; 12 received, 3 sent"
         );
         record.vlan_visible = Some(false);
-        assert!(describe(&record).ends_with("VLANs cannot be told apart"));
+        assert!(describe(&record).ends_with("VLANs cannot be distinguished"));
         record.mode = None;
         record.error = Some("no permission".to_owned());
         assert_eq!(

@@ -30,11 +30,11 @@ enum KubernetesMode {
 }
 
 impl KubernetesArguments {
-    /// Starts to watch the API server, if that is wanted and one is configured, and logs which.
+    /// Starts to watch the API server, if enabled and configured, and logs which one.
     ///
     /// # Errors
     ///
-    /// A context that was named and cannot be used. Otherwise the daemon runs without a cluster.
+    /// If the given context cannot be used. Otherwise the daemon runs without a cluster.
     pub async fn start(&self) -> Result<(ClusterHandle, ClusterTasks), ConnectError> {
         let context = self.kubernetes_context.as_deref();
         let off = || (ClusterHandle::off(), ClusterTasks::default());
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_context_that_is_named_has_to_be_there() {
+    async fn unknown_context_is_an_error() {
         let error = start(&["--kubernetes-context", "there-is-none"]).await;
         let error = error.unwrap_err().to_string();
         if cfg!(feature = "kubernetes") {

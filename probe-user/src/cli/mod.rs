@@ -1,4 +1,4 @@
-//! The command line: a file for each verb.
+//! The command line, with one file for each command.
 
 mod bindings;
 mod check;
@@ -55,11 +55,11 @@ enum CliCommand {
     Watch(Box<watch::WatchArguments>),
     /// Send ARP probes for addresses, ranges or pools and list the replies
     Check(Box<check::CheckArguments>),
-    /// Explain one address: who has it, who should, since when, why, and what to do
+    /// Explain one address: its owners, expected owner, history, likely cause and next steps
     Explain(Box<explain::ExplainArguments>),
     /// Show the open conflicts of this node; exits 1 if there are any
     Conflicts(conflicts::ConflictsArguments),
-    /// Show the addresses that the daemon knows, with their owners
+    /// Show the known addresses of the daemon with their owners
     Bindings(bindings::BindingsArguments),
     /// Show the interfaces that the daemon watches, and how
     Interfaces(interfaces::InterfacesArguments),
@@ -79,7 +79,7 @@ enum CliCommand {
     /// Write the man pages
     #[command(hide = true)]
     Man(completions::ManArguments),
-    /// Check what this host offers and lacks, for a bug report too
+    /// Check the requirements on this host, also for bug reports
     Doctor(doctor::DoctorArguments),
 }
 
@@ -139,9 +139,10 @@ mod tests {
         for entry in fs::read_dir(docs).unwrap() {
             let path = entry.unwrap().path();
             // Benchmarks run other programs, and so does the page about building.
-            let is_of_others = ["benchmarks.md", "development.md"].map(|name| path.ends_with(name));
+            let is_of_other_programs =
+                ["benchmarks.md", "development.md"].map(|name| path.ends_with(name));
             if path.extension().is_none_or(|extension| extension != "md")
-                || is_of_others.contains(&true)
+                || is_of_other_programs.contains(&true)
             {
                 continue;
             }

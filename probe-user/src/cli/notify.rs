@@ -23,7 +23,7 @@ pub struct NotifyArguments {
     #[arg(long, value_name = "URL", conflicts_with = "webhook_url_file")]
     webhook_url: Option<String>,
 
-    /// Read the webhook's URL from this file, for each message anew
+    /// Read the webhook URL from this file; it is read for each message
     #[arg(long, value_name = "FILE")]
     webhook_url_file: Option<PathBuf>,
 
@@ -31,7 +31,7 @@ pub struct NotifyArguments {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = WebhookFormat::Json)]
     webhook_format: WebhookFormat,
 
-    /// Send the token in this file as `Authorization: Bearer …`; read for each message anew
+    /// Send the token in this file as `Authorization: Bearer …`; it is read for each message
     #[arg(long, value_name = "FILE")]
     webhook_bearer_token_file: Option<PathBuf>,
 
@@ -146,7 +146,7 @@ impl NotifierSetup<'_> {
         if let Some(settings) = arguments.settings()? {
             let checked = task::block_in_place(|| Webhook::new(settings.clone()).check());
             if let Err(error) = checked {
-                // The files may be corrected at any time, and frames are watched all the same.
+                // The files may be corrected at any time, and monitoring continues without notifications.
                 tracing::error!(%error, "the webhook is not usable, retrying with each message");
             }
             tracing::info!("webhook notifications enabled");
@@ -195,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_url_there_is_no_webhook() {
+    fn no_url_means_no_webhook() {
         assert_eq!(settings(&[]).unwrap(), None);
     }
 
     #[test]
-    fn a_url_is_enough() {
+    fn url_alone_enables_the_webhook() {
         let arguments = parse(&["--webhook-url", "https://hooks.example.org/x"]).unwrap();
         assert!(arguments.settings().unwrap().is_some());
         assert_eq!(arguments.webhook_format, WebhookFormat::Json);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_values_are_refused() {
+    fn invalid_values_are_rejected() {
         for bad in [
             &["--webhook-url", "hooks.example.org"][..],
             &["--webhook-url", "ftp://hooks.example.org"],
@@ -266,8 +266,8 @@ mod tests {
             with(good).unwrap();
         }
         for bad in ["http://hooks.example.org", "http://192.0.2.1/"] {
-            let said = with(bad).unwrap_err().to_string();
-            assert!(said.contains("https://"), "{said}");
+            let message = with(bad).unwrap_err().to_string();
+            assert!(message.contains("https://"), "{message}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Standard output: records for people or for machines.
+//! Standard output: records as text or JSON.
 
 use std::io::{self, BufWriter, ErrorKind, Stdout, Write as _};
 
@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::status_line::StatusLine;
 use crate::daemon::history::SequencedRecord;
 
-/// How records are written.
+/// The output format of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     /// Text for people
@@ -29,12 +29,12 @@ pub struct Printer {
     output: OutputFormat,
     terminal: Terminal,
     out: BufWriter<AutoStream<Stdout>>,
-    /// Shares the terminal with what is written.
+    /// The status line, which shares the terminal with the output.
     pub status: StatusLine,
 }
 
 impl Printer {
-    /// Writes to standard output.
+    /// A printer for standard output.
     pub fn new(output: OutputFormat, origin: FindingOrigin) -> Self {
         Self {
             output,
@@ -81,8 +81,7 @@ impl Printer {
         }
     }
 
-    /// Writes what a check found out; for people what was expected, and `brief` leaves out what is as it should
-    /// be.
+    /// Writes the result of a check. In text, `expected` is shown, and `brief` omits details of expected results.
     pub fn check(&mut self, record: &CheckRecord, expected: &str, brief: bool) -> io::Result<()> {
         self.status.clear();
         match self.output {
@@ -91,7 +90,7 @@ impl Printer {
         }
     }
 
-    /// Writes a record, for people as this line.
+    /// Writes a record as JSON, or this line as text.
     pub fn line(&mut self, record: &impl Serialize, text: &str) -> io::Result<()> {
         match self.output {
             OutputFormat::Human => writeln!(self.out, "{text}"),
@@ -99,12 +98,12 @@ impl Printer {
         }
     }
 
-    /// Whether people read it.
+    /// Whether the output is text for people.
     pub fn is_human_output(&self) -> bool {
         self.output == OutputFormat::Human
     }
 
-    /// Makes sure that the reader has it.
+    /// Flushes the output.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -114,13 +113,13 @@ impl Printer {
     }
 }
 
-/// Whether the reader has seen enough: that is no error.
+/// Whether the reader closed the output, which is no error.
 pub fn is_closed(error: &io::Error) -> bool {
     error.kind() == ErrorKind::BrokenPipe
 }
 
-/// Says something beside the output.
+/// Prints a message on standard error.
 pub fn print_status(text: &str) {
-    // With standard error closed there is nobody left to tell.
+    // Errors are ignored: standard error may be closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -8,15 +8,15 @@ use probe_prober::{ArpSocket, ProbeSchedulerConfig, Prober, ProberState};
 
 use super::source::duration;
 
-/// A shorter interval would be a sweep.
-const SHORTEST: Duration = Duration::from_secs(1);
+/// Minimum interval; a shorter one would be a sweep.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether and how to send ARP probes.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Active probing")]
 pub struct ProberArguments {
-    /// Send ARP probes after a takeover, when a conflict may be over, and periodically for tracked addresses; at most
-    /// five frames a second
+    /// Send ARP probes after a takeover, when a conflict may be resolved, and periodically for tracked addresses; at
+    /// most five frames a second
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = ConfirmMode::Auto)]
     active_probing: ConfirmMode,
 
@@ -81,8 +81,8 @@ impl ProberArguments {
 fn interval(text: &str) -> anyhow::Result<Duration> {
     let interval = duration(text)?;
     anyhow::ensure!(
-        interval >= SHORTEST,
-        "at least {SHORTEST:?}: switches shut ports on which there is too much ARP"
+        interval >= MIN_INTERVAL,
+        "must be at least {MIN_INTERVAL:?}: switches shut down ports with too many ARP frames"
     );
     Ok(interval)
 }
@@ -96,12 +96,12 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Command {
         #[command(flatten)]
-        asking: ProberArguments,
+        prober: ProberArguments,
     }
 
     fn parse(arguments: &[&str]) -> Result<ProberArguments, clap::Error> {
         let arguments = ["probe"].iter().chain(arguments);
-        Command::try_parse_from(arguments).map(|command| command.asking)
+        Command::try_parse_from(arguments).map(|command| command.prober)
     }
 
     #[test]
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn told_to_listen_only_it_opens_nothing() {
+    fn passive_mode_opens_no_socket() {
         let arguments = parse(&["--active-probing", "off"]).unwrap();
         assert_eq!(arguments.initial_state(), ProberState::Off);
         assert_eq!(
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_values_are_refused() {
+    fn invalid_values_are_rejected() {
         for bad in [
             ["--active-probing", "always"],
             ["--probe-interval", "0s"],

@@ -1,4 +1,4 @@
-//! Other settings while the daemon runs.
+//! Reloads settings while the daemon runs.
 
 use std::{collections::BTreeSet, ffi::OsString, future};
 
@@ -20,7 +20,7 @@ const RELOADABLE_GROUPS: [&str; 3] = ["filter", "filter-file", "segment"];
 pub struct Reloader {
     invocation: Invocation,
     follower: Option<FileWatcher>,
-    at_once: BTreeSet<String>,
+    reloadable: BTreeSet<String>,
     /// The settings at start; those that need a restart keep these values.
     started: Vec<EffectiveSetting>,
     effective: Vec<EffectiveSetting>,
@@ -40,7 +40,7 @@ impl Reloader {
         Self {
             invocation,
             follower,
-            at_once: reloadable_settings(),
+            reloadable: reloadable_settings(),
             started: loaded.settings.clone(),
             effective: loaded.settings,
             restart_warned_for: Vec::new(),
@@ -68,7 +68,7 @@ impl Reloader {
 
     /// Reloads the settings and the file of the watch filter. Invalid settings change nothing.
     pub async fn reload(&mut self) {
-        // What is read now is no news later.
+        // The content read now does not trigger another reload.
         if let Some(follower) = &mut self.follower {
             follower.reread();
         }
@@ -78,27 +78,27 @@ impl Reloader {
                     successful: true,
                     success: Timestamp::now(),
                 });
-                tracing::info!(networks, "the watch filter was read again");
+                tracing::info!(networks, "watch filter reloaded");
             }
             Err(error) => {
                 self.outcome
                     .send_modify(|outcome| outcome.successful = false);
                 tracing::error!(
                     error = format!("{error:#}"),
-                    "the settings cannot be used: everything stays as it was, the watch filter too"
+                    "invalid settings; keeping the previous ones, including the watch filter"
                 );
             }
         }
     }
 
     async fn try_reload(&mut self) -> anyhow::Result<usize> {
-        // Thousands of networks take their time, which is not that of detection.
+        // Parsing thousands of networks takes a while, so it runs outside the detection task.
         let loaded = task::block_in_place(|| self.invocation.load())?;
         let arguments = run::RunArguments::from_arg_matches(&loaded.matches)?;
         let source = arguments.source();
         let networks = source.networks()?;
         let count = networks.len();
-        // The only thing that can still fail comes first.
+        // The only step that can still fail comes first.
         self.interface_commands.set_watch_filter(networks).await?;
         let names = arguments.segments().to_vec();
         self.monitor
@@ -107,10 +107,10 @@ impl Reloader {
         let keys = changed(&self.effective, &loaded.settings);
         let keys: Vec<_> = keys
             .into_iter()
-            .filter(|key| self.at_once.contains(key))
+            .filter(|key| self.reloadable.contains(key))
             .collect();
         if !keys.is_empty() {
-            tracing::info!(changed = keys.join(", "), "other settings are in force");
+            tracing::info!(changed = keys.join(", "), "settings reloaded");
         }
         self.warn_restart_needed(&loaded.settings);
         self.effective = loaded.settings;
@@ -120,7 +120,7 @@ impl Reloader {
     /// Logs, once for each set of values, which settings need a restart.
     fn warn_restart_needed(&mut self, settings: &[EffectiveSetting]) {
         let mut keys = changed(&self.started, settings);
-        keys.retain(|key| !self.at_once.contains(key));
+        keys.retain(|key| !self.reloadable.contains(key));
         let waiting: Vec<_> = settings
             .iter()
             .filter(|setting| keys.contains(&setting.key))
@@ -129,7 +129,7 @@ impl Reloader {
         if waiting != self.restart_warned_for && !waiting.is_empty() {
             tracing::warn!(
                 changed = keys.join(", "),
-                "these settings take effect when the daemon is started again; until then they stay as they were"
+                "these settings take effect after a restart; until then the previous ones apply"
             );
         }
         self.restart_warned_for = waiting;

@@ -22,7 +22,7 @@ use sd_notify::NotifyState;
 use tokio::{
     runtime::Handle,
     sync::{broadcast, oneshot, watch},
-    task::{AbortHandle, JoinHandle},
+    task::{AbortHandle, JoinHandle, spawn_blocking},
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -60,19 +60,19 @@ use crate::{
     settings::{Invocation, LoadedSettings, SettingsError},
 };
 
-/// The range of ports that Prometheus keeps a list of is full; this one is ARP's RFC, 826, past its end.
+/// Prometheus' list of default ports is full; this port is beyond it, and contains the number of the ARP RFC, 826.
 const DEFAULT_LISTEN: &str = "127.0.0.1:10826";
 
-/// What this is called on the command line.
+/// The name of this command.
 const VERB: &str = "run";
 
-/// One address is logged at most this often.
+/// Minimum interval between log lines about one address.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
-/// How long the end may take, with a Lease to release and notifications to send.
+/// Time limit for shutdown, including the release of the Lease and the last notifications.
 const STOP_LIMIT: Duration = Duration::from_secs(4);
 
-/// The watchdog is notified so many times in its period.
+/// The number of watchdog notifications per period.
 const WATCHDOG_DIVISOR: u32 = 3;
 
 #[derive(Debug, Args)]
@@ -101,7 +101,7 @@ pub struct RunArguments {
     metrics: MetricsArguments,
 
     #[command(flatten)]
-    asking: ProberArguments,
+    prober: ProberArguments,
 
     #[command(flatten)]
     notify: NotifyArguments,
@@ -112,7 +112,7 @@ pub struct RunArguments {
     #[command(flatten)]
     drift: DriftArguments,
 
-    // Last, and with a heading: the headings within it go on to whatever comes after it.
+    // Last, because its help heading applies to all following flags.
     #[command(flatten, next_help_heading = "Interfaces")]
     source: SourceArguments,
 }
@@ -123,7 +123,7 @@ impl RunArguments {
         &self.source
     }
 
-    /// The names of segments.
+    /// The segment names.
     pub fn segments(&self) -> &[SegmentName] {
         &self.metrics.segments
     }
@@ -143,7 +143,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         Err(error) => return Ok(print_config_error(&error.into())),
     };
     if arguments.check_config {
-        // What the flags lead to is read as well.
+        // Files that flags refer to are read as well.
         let networks = arguments.source.networks().map(drop);
         if let Err(error) = networks.and_then(|()| arguments.notify.check()) {
             return Ok(print_config_error(&error));
@@ -159,17 +159,17 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     if let Err(error) = arguments.notify.settings() {
         return Ok(print_config_error(&error));
     }
-    // First of all, so that the most important reason is the one that is reported.
+    // Checked first, so that the most important reason is reported.
     probe_datapath::preflight::check()?;
-    // Only a larger set of capabilities may read them.
+    // Reading them requires more capabilities than are kept.
     probe_datapath::program_list::read();
-    // Takes CAP_SYS_RESOURCE, which is dropped next.
+    // Requires CAP_SYS_RESOURCE, which is dropped next.
     probe_datapath::preflight::raise_memlock_limit();
-    // Before any thread is started, so that each of them has only the capabilities that are kept.
-    let asking = arguments.asking.initial_state();
-    capabilities::drop_others(asking == ProberState::On).context("cannot drop capabilities")?;
+    // Before any thread is started, so that all threads have only the kept capabilities.
+    let prober = arguments.prober.initial_state();
+    capabilities::drop_others(prober == ProberState::On).context("cannot drop capabilities")?;
     check_descriptors()?;
-    // Where a thread cannot be created, the runtime panics and leaves other threads waiting.
+    // If a thread cannot be created, the runtime panics and leaves other threads waiting.
     exit_on_panic();
     let logs = DaemonLogs {
         stderr: init_daemon_logging("info").context("cannot start the log writer")?,
@@ -181,16 +181,16 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         logs: logs.clone(),
         health: health.handle().clone(),
     };
-    let result = block_on(daemon(arguments, asking, invocation, loaded, shared));
+    let result = block_on(daemon(arguments, prober, invocation, loaded, shared));
     health.shutdown_background();
     logs.flush();
     result
 }
 
-/// What outlives the daemon.
+/// The parts that outlive the daemon task.
 struct DaemonParts {
     logs: DaemonLogs,
-    /// The runtime of what watches over the daemon.
+    /// The runtime of health checks, metrics and watchdog.
     health: Handle,
 }
 
@@ -214,7 +214,7 @@ impl DaemonLogs {
     }
 }
 
-/// Raises the limit of descriptors, and refuses one that clients of the daemon could use up.
+/// Raises the limit of file descriptors, and rejects a limit that clients of the daemon could exhaust.
 fn check_descriptors() -> anyhow::Result<()> {
     let limit = descriptors::raise_limit();
     if let Some(limit) = limit.filter(|&limit| limit < descriptors::MIN_DESCRIPTORS) {
@@ -233,15 +233,13 @@ fn print_config_error(error: &anyhow::Error) -> Exit {
 
 fn warn_of_unknown_variables(invocation: &Invocation, warn: impl Fn(&str)) {
     for name in invocation.unknown_variables() {
-        warn(&format!(
-            "the environment variable {name} is none of this program's: it sets nothing"
-        ));
+        warn(&format!("unknown environment variable {name} is ignored"));
     }
 }
 
 async fn daemon(
     arguments: RunArguments,
-    asking: ProberState,
+    prober: ProberState,
     invocation: Invocation,
     loaded: LoadedSettings,
     DaemonParts {
@@ -254,7 +252,7 @@ async fn daemon(
     let guard = ShutdownGuard::start().context("cannot start the thread that bounds shutdown")?;
     let listener = serve::bind(arguments.listen).with_context(|| {
         format!(
-            "cannot listen on {} (another probe, or --listen another ADDR:PORT)",
+            "cannot listen on {} (is another probe running? --listen sets another ADDR:PORT)",
             arguments.listen
         )
     })?;
@@ -262,9 +260,9 @@ async fn daemon(
     let socket = has_socket.then(|| ApiSocket::bind(&arguments.socket));
     let socket = socket.transpose()?;
     let (cluster, cluster_tasks) = arguments.kubernetes.start().await?;
-    let asking = arguments.asking.open(asking);
-    let asking = asking.map(|asking| asking.with_leadership(cluster.is_leader()));
-    let mut session = Session::start(&arguments.source, asking).await?;
+    let prober = arguments.prober.open(prober);
+    let prober = prober.map(|prober| prober.with_leadership(cluster.is_leader()));
+    let mut session = Session::start(&arguments.source, prober).await?;
     session.name_segments(arguments.metrics.segments);
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let annotator = session.watch_cluster(&cluster, neighbours.clone());
@@ -349,7 +347,7 @@ async fn daemon(
     shut_down(session, api, last_tasks, failure).await
 }
 
-/// Ends all tasks in their order, within [`STOP_LIMIT`].
+/// Stops all tasks in order, within [`STOP_LIMIT`].
 async fn shut_down(
     mut session: Session,
     api: Option<AbortHandle>,
@@ -362,7 +360,7 @@ async fn shut_down(
     } else {
         tracing::info!("stopping");
     }
-    // The socket is removed first: no client shall find it and be left waiting.
+    // The socket is removed first, so that no client connects and waits.
     if let Some(api) = api {
         api.abort();
         let _ = session.tasks.join(&api).await;
@@ -385,7 +383,7 @@ async fn shut_down(
     Ok(Exit::Success)
 }
 
-/// The tasks that end last: those that tell others what detection has found.
+/// The tasks that end last: leader election and notifiers.
 struct LastTasks {
     leadership: watch::Sender<bool>,
     election: Option<AbortHandle>,
@@ -393,7 +391,7 @@ struct LastTasks {
 }
 
 impl LastTasks {
-    /// Has them supervised.
+    /// Registers the tasks with the supervisor.
     fn supervise(tasks: &mut Supervisor, cluster: ClusterTasks, notifiers: Vec<Notifier>) -> Self {
         let mut adopt =
             |name: &str, task: JoinHandle<()>| tasks.spawn_fallible(name, STALL_LIMIT, task);
@@ -417,11 +415,11 @@ impl LastTasks {
         }
     }
 
-    /// Releases the Lease, sends what is left to be sent, and ends.
+    /// Releases the Lease, sends the pending notifications, and ends the tasks.
     async fn end(self, tasks: &mut Supervisor) {
         self.leadership.send_replace(true);
         if let Some(election) = &self.election {
-            // How it ended makes no difference any more.
+            // Its result no longer matters.
             let _ = tasks.join(election).await;
         }
         for (stop, notifier) in self.notifiers {
@@ -432,7 +430,7 @@ impl LastTasks {
     }
 }
 
-/// Starts the drift reconciler, where there is a cluster.
+/// Starts the drift reconciler, if there is a cluster.
 fn start_drift_reconciler(
     arguments: &DriftArguments,
     cluster: &ClusterHandle,
@@ -453,7 +451,7 @@ fn start_drift_reconciler(
     status
 }
 
-/// Notifies systemd, where that has started the daemon and waits for it (`Type=notify`).
+/// Notifies systemd, if it started the daemon with `Type=notify`.
 fn notify_service_manager(state: NotifyState) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot notify the service manager");
@@ -477,7 +475,9 @@ async fn notify_watchdog(period: Duration, heartbeats: Heartbeats) {
         ticks.tick().await;
         let is_recent = heartbeats.are_all_recent();
         if is_recent {
-            notify_service_manager(NotifyState::Watchdog);
+            // Sending blocks while the service manager does not read: only this task waits then. An error means that the
+            // runtime is shutting down.
+            let _ = spawn_blocking(|| notify_service_manager(NotifyState::Watchdog)).await;
         } else if was_recent {
             tracing::error!("a task is stuck: the watchdog is not notified");
         }
@@ -485,7 +485,7 @@ async fn notify_watchdog(period: Duration, heartbeats: Heartbeats) {
     }
 }
 
-/// Records the last findings, and serves them and the state of detection on the socket.
+/// Starts to record the last findings, and serves them and the state of detection on the socket.
 fn serve_api(
     socket: ApiSocket,
     session: &mut Session,
@@ -588,12 +588,12 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_has_a_variable_and_a_key_and_there_are_no_others() {
+    fn flags_variables_and_keys_correspond_exactly() {
         let keys = load(None, "{}").unwrap().settings;
         let keys: BTreeSet<_> = keys.into_iter().map(|setting| setting.key).collect();
         assert_eq!(keys, flags());
         for flag in flags() {
-            // Whether it is taken or refused, it is by this name.
+            // The value is accepted or rejected under this name.
             match load(None, &format!("{flag}: \"!\"\n")) {
                 Ok(loaded) => assert_eq!(origin(&loaded, &flag), SettingOrigin::Line(1)),
                 Err(SettingsError::Value { key, .. }) => assert_eq!(key, flag),
@@ -609,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_has_every_key_and_the_defaults_where_it_does_not_say_example() {
+    fn example_has_every_key_and_defaults_except_where_marked_example() {
         let example = load(None, EXAMPLE).unwrap();
         RunArguments::from_arg_matches(&example.matches).unwrap();
         let keys = EXAMPLE
@@ -638,7 +638,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_in_the_documentation_is_good() {
+    fn example_in_the_documentation_is_valid() {
         let (_, rest) = DOCUMENTATION.split_once("```yaml\n").unwrap();
         let (yaml, _) = rest.split_once("```").unwrap();
         let loaded = load(None, yaml).unwrap();
@@ -647,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_the_example_means_the_same() {
+    fn shown_example_settings_round_trip() {
         let example = load(None, EXAMPLE).unwrap();
         let again = load(None, &example.show()).unwrap();
         let changed = crate::settings::changed(&example.settings, &again.settings);

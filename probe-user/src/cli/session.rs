@@ -1,4 +1,4 @@
-//! The loaded BPF programs and the monitor: what `run` and `watch` have in common.
+//! The loaded BPF programs and the monitor: the common part of `run` and `watch`.
 
 use std::{
     io::{self, IsTerminal as _, Read as _, Write as _},
@@ -38,13 +38,13 @@ use crate::{
     log_writer::LogWriter,
 };
 
-/// How long the end of the process may take; after that it ends however far it has come.
+/// Time limit for shutdown; after it the process exits in any state.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long blocked threads are waited for at the end.
+/// Time limit for blocked threads at shutdown.
 const BLOCKED_THREADS_LIMIT: Duration = Duration::from_millis(200);
 
-/// What a limit of threads is called.
+/// The error for an exhausted thread limit.
 const THREADS_NEEDED: &str = "cannot create threads (limit of processes: ulimit -u, TasksMax=)";
 
 /// Threads of the runtime: one for detection, one for everything else.
@@ -59,7 +59,7 @@ pub struct Session {
     pub interface_commands: InterfacesHandle,
     /// All tasks.
     pub tasks: Supervisor,
-    /// Until it starts.
+    /// The monitor until it starts.
     waiting: Option<Monitor>,
     detection: Option<(AbortHandle, oneshot::Receiver<Vec<BindingRecord>>)>,
     interfaces: AbortHandle,
@@ -67,11 +67,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads and attaches the programs. Detection starts with [`Session::start_monitor`]: who subscribes before that
-    /// misses nothing.
+    /// Loads and attaches the programs. Detection starts with [`Session::start_monitor`]; subscribers before that miss
+    /// nothing.
     pub async fn start(
         arguments: &SourceArguments,
-        asking: Result<Prober, ProberState>,
+        prober: Result<Prober, ProberState>,
     ) -> anyhow::Result<Self> {
         let (mut kernel, rings) = Kernel::load(&arguments.load_options(), &arguments.settings())?;
         kernel.set_watch_filter(&arguments.networks()?)?;
@@ -88,7 +88,7 @@ impl Session {
         let (monitor, handle) = Monitor::new(
             rings,
             arguments.detect_config(),
-            asking,
+            prober,
             links.clone(),
             watched.clone(),
         )?;
@@ -107,15 +107,15 @@ impl Session {
         })
     }
 
-    /// Sets the names of the segments. To be called before detection starts.
+    /// Sets the segment names. Must be called before detection starts.
     pub fn name_segments(&mut self, names: Vec<SegmentName>) {
         if let Some(monitor) = &mut self.waiting {
             monitor.name_segments(names);
         }
     }
 
-    /// Watches a cluster, if there is one: expects the addresses of its services, and annotates findings. To be called
-    /// before detection starts, and before findings are subscribed to.
+    /// Watches a cluster, if there is one: tracks the addresses of its services, and annotates findings. Must be called
+    /// before detection starts and before anyone subscribes to findings.
     pub fn watch_cluster(
         &mut self,
         cluster: &ClusterHandle,
@@ -153,44 +153,43 @@ impl Session {
         Some(annotator)
     }
 
-    /// Starts detection, which begins with what the programs have seen since they were attached.
+    /// Starts detection with the events since the programs were attached.
     pub fn start_monitor(&mut self) {
         let Some(monitor) = self.waiting.take() else {
             return;
         };
         let mut stopped = self.stop.subscribe();
         let run = monitor.run(async move {
-            // An error means that the session is gone: a reason to stop as well.
+            // An error means that the session was dropped, which stops the task as well.
             let _ = stopped.wait_for(|&stop| stop).await;
         });
         let (send, undecided) = oneshot::channel();
         let detection = self.tasks.spawn_fallible("detection", STALL_LIMIT, async {
-            // The session may be gone.
+            // The session may have been dropped.
             let _ = send.send(run.await?);
             Ok::<_, io::Error>(())
         });
         self.detection = Some((detection, undecided));
     }
 
-    /// Detaches the programs, processes what is left in the rings and ends. Returns the bindings whose takeover is not
-    /// decided.
+    /// Detaches the programs, processes the remaining events and ends. Returns the bindings with a pending takeover.
     pub async fn end(&mut self) -> anyhow::Result<Vec<BindingRecord>> {
-        // Detaching comes first, so that no event is emitted that would not be read.
+        // Detach first, so that no event is emitted that would not be read.
         self.interfaces.abort();
-        // It was told to end.
+        // It was asked to end.
         let _ = self.tasks.join(&self.interfaces).await;
         self.stop.send_replace(true);
         let Some((detection, undecided)) = self.detection.take() else {
             return Ok(Vec::new());
         };
         self.tasks.join(&detection).await?;
-        // A task that has ended without an error has sent them.
+        // A task that ended without an error has sent them.
         Ok(undecided.await.unwrap_or_default())
     }
 }
 
-/// The signals of a daemon, handled from when this is made: their default is to end the process, and their sender does
-/// not know how far the start has come. A signal that comes early takes effect later.
+/// The signals of a daemon, handled from the creation of this value: their default action ends the process, and a
+/// sender does not know whether the start is complete. An early signal takes effect later.
 pub struct DaemonSignals {
     reload: Signal,
     release: Signal,
@@ -204,8 +203,8 @@ impl DaemonSignals {
         })
     }
 
-    /// SIGHUP reads the settings and the watch filter again, SIGUSR1 releases the XDP slot for another program. The
-    /// settings are also read when their file changes.
+    /// SIGHUP reloads the settings and the watch filter, SIGUSR1 releases the XDP slot for another program. The
+    /// settings are also reloaded when their file changes.
     pub async fn run(mut self, mut reloader: Reloader, interface_commands: InterfacesHandle) {
         loop {
             tokio::select! {
@@ -217,8 +216,8 @@ impl DaemonSignals {
     }
 }
 
-/// SIGTERM and SIGINT, handled from when this is made: before anything is attached, so that a signal
-/// at any time ends the program in good order.
+/// SIGTERM and SIGINT, handled from the creation of this value, before anything is attached, so that a signal at any
+/// time leads to an orderly shutdown.
 pub struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
@@ -232,7 +231,7 @@ impl StopSignal {
         })
     }
 
-    /// Completes when one has come.
+    /// Completes when a signal has arrived.
     pub async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -245,12 +244,12 @@ fn listen(kind: SignalKind) -> anyhow::Result<Signal> {
     signal(kind).context("cannot wait for signals")
 }
 
-/// The runtime of a verb that watches: one worker for detection, one for everything else.
+/// Runs a future on the runtime for watching: one worker for detection, one for all other tasks.
 pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     check_threads().context(THREADS_NEEDED)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
-        // The first thread for blocking work is created below and stays: later work never finds none.
+        // The first thread for blocking work is created below and stays, so that later work always has one.
         .thread_keep_alive(Duration::MAX)
         .enable_all()
         .build()
@@ -261,13 +260,13 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
             .context("cannot start the runtime")?;
         future.await
     });
-    // A thread that is blocked by a full pipe does not keep the process.
+    // A thread blocked by a full pipe does not prevent the exit.
     runtime.shutdown_timeout(BLOCKED_THREADS_LIMIT);
     result
 }
 
-/// The runtime of what watches over the daemon: health, metrics and the watchdog. A worker of its own, because a task
-/// that blocks its worker also holds up other tasks that this worker was about to run.
+/// The runtime of health checks, metrics and the watchdog. It has its own worker, because a task that blocks its worker
+/// also delays other tasks scheduled on it.
 pub fn health_runtime() -> anyhow::Result<Runtime> {
     check_threads().context(THREADS_NEEDED)?;
     tokio::runtime::Builder::new_multi_thread()
@@ -278,17 +277,17 @@ pub fn health_runtime() -> anyhow::Result<Runtime> {
         .context("cannot start the runtime")
 }
 
-/// Creates as many threads as the runtime will: it panics where one cannot be created.
+/// Creates as many threads as the runtime will, because the runtime panics if one cannot be created.
 fn check_threads() -> io::Result<()> {
     let (release, wait) = std::sync::mpsc::channel::<()>();
     let wait = Arc::new(std::sync::Mutex::new(wait));
     let mut threads = Vec::new();
     let mut created = Ok(());
-    // The workers, one that blocks, and one to spare.
+    // The workers, one thread for blocking work, and one spare.
     for _ in 0..WORKER_THREADS + 2 {
         let wait = wait.clone();
         let thread = thread::Builder::new().spawn(move || {
-            // Until the sender is gone.
+            // Until the sender is dropped.
             drop(wait.lock().map(|wait| wait.recv()));
         });
         match thread {
@@ -301,14 +300,14 @@ fn check_threads() -> io::Result<()> {
     }
     drop(release);
     for thread in threads {
-        // It does nothing that could panic.
+        // The thread does nothing that could panic.
         let _ = thread.join();
     }
     created
 }
 
-/// Ends the process five seconds after SIGTERM, SIGINT or [`ShutdownGuard::begin`], should it be stuck: on a thread of
-/// its own, which needs nothing of the runtime.
+/// Ends a stuck process five seconds after SIGTERM, SIGINT or [`ShutdownGuard::begin`], on a thread of its own that
+/// does not depend on the runtime.
 #[derive(Debug)]
 pub struct ShutdownGuard(UnixStream);
 
@@ -331,20 +330,20 @@ impl ShutdownGuard {
         Ok(Self(trigger))
     }
 
-    /// Starts the five seconds.
+    /// Starts the time limit.
     pub fn begin(&self) {
-        // It fails only if they have been started already many times.
+        // It fails only after many calls.
         let _ = (&self.0).write(&[0]);
     }
 }
 
-/// Logs to standard error; `RUST_LOG` chooses what.
+/// Initialises logging to standard error; `RUST_LOG` sets the filter.
 pub fn init_logging(default: &str) {
     init_logging_to(default, io::stderr);
 }
 
-/// The same for the daemon, which never waits for the reader of its log. Panics are logged as well, instead of written
-/// to standard error, where they could wait.
+/// Initialises logging for the daemon, which never waits for the reader of its log. Panics are logged too, because a
+/// direct write to standard error could block.
 pub fn init_daemon_logging(default: &str) -> io::Result<LogWriter> {
     let writer = LogWriter::start("stderr", io::stderr())?;
     init_logging_to(default, writer.clone());
@@ -353,11 +352,11 @@ pub fn init_daemon_logging(default: &str) -> io::Result<LogWriter> {
 }
 
 fn init_logging_to(default: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
-    // A netlink request that is dropped, as at the end, has an answer that is not needed. Errors of the Kubernetes
-    // client are logged by its callers, once and not at each try.
+    // Replies to dropped netlink requests, as at shutdown, are not needed. Errors of the Kubernetes client are logged
+    // by its callers, once instead of at each attempt.
     let default = format!("{default},netlink_proto=error,kube_client=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    // Set once at start; a second subscriber would be a mistake of ours, not a reason to stop.
+    // Set once at start; a second subscriber is no reason to stop.
     let _ = fmt()
         .with_env_filter(filter)
         .with_writer(writer)
@@ -365,7 +364,7 @@ fn init_logging_to(default: &str, writer: impl for<'a> MakeWriter<'a> + Send + S
         .try_init();
 }
 
-/// Ends the process where a thread panics: for the start, when a panic may leave others waiting.
+/// Ends the process if a thread panics: during the start a panic may leave other threads waiting.
 pub fn exit_on_panic() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

@@ -1,4 +1,4 @@
-//! The flags that `run` and `watch` share: what to watch, and how.
+//! The common flags of `run` and `watch`: interfaces, attachment, kernel side and detection.
 
 use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 
@@ -14,11 +14,11 @@ use probe_detect::DetectConfig;
 
 use super::detection::DetectionArguments;
 
-/// The interfaces to watch, and how.
+/// The interfaces to watch, and the attachment.
 #[derive(Clone, Debug, Args)]
 pub struct SourceArguments {
-    /// Watch these interfaces, by name or pattern (eth*); repeatable, or separated by commas [default: physical network
-    /// cards, bond masters instead of their ports, and the interface of the default route]
+    /// Watch these interfaces, by name or pattern (eth*); repeatable, or separated by commas [default: physical
+    /// interfaces, bond masters instead of their ports, and the interface of the default route]
     #[arg(short, long = "interface", value_name = "IFACE", value_delimiter = ',')]
     interfaces: Vec<NamePattern>,
 
@@ -98,7 +98,7 @@ impl SourceArguments {
         self.kernel.load_options()
     }
 
-    /// The networks to watch: those of the flags and those in the file as it is now. None means all.
+    /// The networks to watch: those of the flags and those in the file, which is read now. Empty means all.
     pub fn networks(&self) -> anyhow::Result<Vec<Ipv4Net>> {
         self.kernel.networks()
     }
@@ -135,7 +135,7 @@ impl KernelArguments {
                 parse_networks(&text)
                     .with_context(|| format!("in the filter {}", path.display()))?,
             );
-            // An empty filter would watch everything, which is hardly what an empty file means.
+            // An empty filter would watch all addresses, which an empty file probably does not intend.
             ensure!(
                 !networks.is_empty(),
                 "the filter {} lists no network",
@@ -146,7 +146,7 @@ impl KernelArguments {
     }
 }
 
-/// Reads one network or address a line.
+/// Parses one network or address a line.
 fn parse_networks(text: &str) -> anyhow::Result<Vec<Ipv4Net>> {
     let mut networks = Vec::new();
     for (line, number) in text.lines().zip(1..) {
@@ -160,24 +160,24 @@ fn parse_networks(text: &str) -> anyhow::Result<Vec<Ipv4Net>> {
     Ok(networks)
 }
 
-/// Reads a network or an address.
+/// Parses a network or an address.
 fn ipv4_network(text: &str) -> anyhow::Result<Ipv4Net> {
     let address = || text.parse::<Ipv4Addr>().map(Ipv4Net::from);
     text.parse::<Ipv4Net>()
         .or_else(|error| address().map_err(|_| error))
-        .with_context(|| format!("{text:?} is no IPv4 network like 192.0.2.0/24"))
+        .with_context(|| format!("{text:?} is not an IPv4 network like 192.0.2.0/24"))
 }
 
-/// The longest duration that makes sense: of more, a slip of the finger is likelier.
-const LONGEST: Duration = Duration::from_hours(10 * 366 * 24);
+/// Maximum duration; a longer one is probably a typing error.
+const MAX_DURATION: Duration = Duration::from_hours(10 * 366 * 24);
 
-/// Reads a duration that is not negative: `10s`, `1m 30s`, `500ms`.
+/// Parses a duration that is not negative: `10s`, `1m 30s`, `500ms`.
 pub fn duration(text: &str) -> anyhow::Result<Duration> {
     let duration: jiff::SignedDuration = text
         .parse()
         .context("not a duration like 500ms, 10s or 1m 30s")?;
     let duration = Duration::try_from(duration).context("a duration cannot be negative")?;
-    ensure!(duration <= LONGEST, "ten years at most");
+    ensure!(duration <= MAX_DURATION, "must be at most ten years");
     Ok(duration)
 }
 
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named() {
+    fn invalid_line_is_reported_with_its_number() {
         let error = parse_networks("192.0.2.0/24\n192.0.2.0/33\n").unwrap_err();
         let complaint = format!("{error:#}");
         assert!(
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_and_never_negative() {
+    fn durations_are_parsed_and_never_negative() {
         assert_eq!(duration("1m 30s").unwrap(), Duration::from_secs(90));
         assert_eq!(duration("0s").unwrap(), Duration::ZERO);
         for bad in ["", "10", "-1s", "soon"] {

@@ -1,4 +1,4 @@
-//! The last line of a terminal: what is going on while nothing is found.
+//! The status line at the bottom of a terminal, which shows activity while there are no findings.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -7,11 +7,10 @@ use probe_render::layout;
 
 use crate::daemon::serve::StatusRecord;
 
-/// Back to the beginning of the line, and the line is empty.
+/// Moves to the start of the line and clears it.
 const CLEAR: &str = "\r\u{1b}[2K";
 
-/// A line on standard error that goes before anything else is written, and leaves nothing behind. Without a
-/// terminal it is never shown.
+/// A line on standard error that is cleared before other output. Without a terminal it is never shown.
 #[derive(Debug)]
 pub struct StatusLine {
     terminal: bool,
@@ -34,21 +33,21 @@ impl StatusLine {
         self.terminal
     }
 
-    /// Shows this text instead of what it showed.
+    /// Shows this text instead of the previous one.
     pub fn show(&mut self, text: &str) {
         if !self.terminal {
             return;
         }
         let size = terminal_size::terminal_size_of(io::stderr());
         let width = size.map_or(80, |(width, _)| usize::from(width.0));
-        // A full line would make some terminals begin the next one.
+        // A full line would make some terminals wrap.
         let text = layout::truncate_to_width(text, width.saturating_sub(1));
         let mut out = io::stderr().lock();
         let _ = write!(out, "{CLEAR}{text}").and_then(|()| out.flush());
         self.shown = true;
     }
 
-    /// Takes it away.
+    /// Clears the line.
     pub fn clear(&mut self) {
         if self.shown {
             let mut out = io::stderr().lock();
@@ -64,7 +63,7 @@ impl Drop for StatusLine {
     }
 }
 
-/// How the watching goes, in a line.
+/// The status of the monitor in one line.
 pub fn text(status: &StatusRecord, now: Timestamp) -> String {
     let interfaces = status.interfaces.iter().map(|interface| {
         let mode = interface.mode.as_deref().unwrap_or("NOT WATCHED");
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_is_watched_and_that_the_program_is_alive() {
+    fn status_line_shows_interfaces_and_age_of_the_last_frame() {
         let now: Timestamp = "2026-11-20T02:13:07Z".parse().unwrap();
         let mut status = StatusRecord {
             interfaces: vec![interface("eth0", Some("native")), interface("eth1", None)],

@@ -1,30 +1,30 @@
-//! The summary at the end of `watch`, and how the program exits.
+//! The summary at the end of `watch`, and the exit status.
 
 use std::collections::BTreeMap;
 
 use probe_model::{DisputePhase, FindingKind, FindingRecord};
-use probe_render::terminal::place;
+use probe_render::terminal::location;
 
 use super::Exit;
 
-/// Conflicts that a summary names.
+/// Maximum number of conflicts in a summary.
 const MAX_NAMED: usize = 10;
-/// Conflicts that are remembered.
+/// Maximum number of remembered conflicts.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// Counts of what was shown.
+/// Counts of the shown findings.
 #[derive(Clone, Debug, Default)]
 pub struct FindingSummary {
     counts: [u64; FindingKind::COUNT],
-    conflicts: BTreeMap<ConflictPlace, ConflictState>,
+    conflicts: BTreeMap<ConflictLocation, ConflictState>,
     undecided: u64,
     missed: u64,
 }
 
-/// An address and where it is.
+/// An address on a segment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ConflictPlace {
-    place: String,
+struct ConflictLocation {
+    location: String,
     ip: String,
 }
 
@@ -40,15 +40,15 @@ impl FindingSummary {
         self.counts[usize::from(record.finding.number())] += 1;
         let opens = record.finding.attributes().dispute == DisputePhase::OpenConflict;
         if opens && !record.drill && self.conflicts.len() < MAX_REMEMBERED {
-            let place = ConflictPlace::of(record);
-            self.conflicts.insert(place, ConflictState::Open);
+            let location = ConflictLocation::of(record);
+            self.conflicts.insert(location, ConflictState::Open);
         }
     }
 
-    /// Records the end of a conflict that was counted, whether or not its end is shown.
+    /// Records the end of a counted conflict, even if its end is not shown.
     pub fn record_end(&mut self, record: &FindingRecord) {
         if record.finding.attributes().dispute == DisputePhase::EndedConflict
-            && let Some(state) = self.conflicts.get_mut(&ConflictPlace::of(record))
+            && let Some(state) = self.conflicts.get_mut(&ConflictLocation::of(record))
         {
             *state = ConflictState::Ended;
         }
@@ -59,27 +59,27 @@ impl FindingSummary {
         self.undecided += 1;
     }
 
-    /// Counts what was missed.
+    /// Counts missed findings.
     pub fn add_missed(&mut self, missed: u64) {
         self.missed = self.missed.saturating_add(missed);
     }
 
-    /// How many findings were shown.
+    /// The number of shown findings.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// All of it in one line.
+    /// The summary in one line.
     pub fn summary(&self) -> String {
         let kinds = FindingKind::ALL.iter().zip(self.counts);
-        let seen: Vec<_> = kinds
+        let shown: Vec<_> = kinds
             .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| format!("{count} {kind}"))
             .collect();
-        let mut parts = vec![if seen.is_empty() {
+        let mut parts = vec![if shown.is_empty() {
             "no findings".to_owned()
         } else {
-            seen.join(", ")
+            shown.join(", ")
         }];
         for (state, label) in [
             (ConflictState::Open, "open conflicts"),
@@ -94,7 +94,7 @@ impl FindingSummary {
             parts.push(format!("{} undecided at the end", self.undecided));
         }
         if self.missed > 0 {
-            parts.push(format!("{} missed: they came too fast", self.missed));
+            parts.push(format!("{} missed: findings came too fast", self.missed));
         }
         parts.join("; ")
     }
@@ -104,7 +104,7 @@ impl FindingSummary {
         let count = conflicts.clone().count();
         let named: Vec<_> = conflicts
             .take(MAX_NAMED)
-            .map(|(ConflictPlace { place, ip }, _)| format!("{ip} on {place}"))
+            .map(|(ConflictLocation { location, ip }, _)| format!("{ip} on {location}"))
             .collect();
         match count.saturating_sub(MAX_NAMED) {
             _ if count == 0 => None,
@@ -113,8 +113,7 @@ impl FindingSummary {
         }
     }
 
-    /// The exit status: missed findings, and takeovers that may be conflicts where that is what was asked, are no
-    /// success.
+    /// The exit status. Missed findings are no success; with `fail_on_conflict` neither are pending takeovers.
     pub fn exit(&self, fail_on_conflict: bool) -> Exit {
         if fail_on_conflict && !self.conflicts.is_empty() {
             Exit::Conflict
@@ -126,10 +125,10 @@ impl FindingSummary {
     }
 }
 
-impl ConflictPlace {
+impl ConflictLocation {
     fn of(record: &FindingRecord) -> Self {
         Self {
-            place: place(&record.interface, record.vlan),
+            location: location(&record.interface, record.vlan),
             ip: record.ip.to_string(),
         }
     }

@@ -1,15 +1,15 @@
-//! What the monitor counts for the metrics beside what detection counts itself.
+//! Statistics of the monitor for the metrics, in addition to those of detection.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use probe_common::{label_enum, wire::Vlan};
 use probe_model::{FindingKind, Timestamp};
 
-/// Addresses that are counted on their own. Only tracked ones are, and only once there was something to count.
+/// Maximum number of addresses with counts of their own: tracked addresses with at least one finding.
 const MAX_ADDRESSES: usize = 65_536;
 
 label_enum! {
-    /// The findings that are counted for each tracked address, under the labels of their kinds.
+    /// The findings that are counted per tracked address, with the labels of their kinds.
     pub enum CountedKind {
         /// [`FindingKind::Moved`].
         Moved = "moved",
@@ -28,11 +28,11 @@ impl CountedKind {
     }
 }
 
-/// How often each of [`CountedKind`] was found.
+/// The number of findings of each [`CountedKind`].
 pub type AddressCounts = [u64; CountedKind::COUNT];
 
-/// Findings by tracked address. By the interface's name, not its index: an interface that is made anew has
-/// another index, and no counter shall fall back to zero for that.
+/// Findings by tracked address. The key is the name of the interface, not its index: a recreated interface has another
+/// index, and its counters must not restart at zero.
 #[derive(Debug, Default)]
 pub struct AddressStatistics {
     counts: HashMap<String, HashMap<(Vlan, IpAddr), AddressCounts>>,
@@ -58,22 +58,22 @@ impl AddressStatistics {
             }
             self.addresses += 1;
         }
-        let tally = tallies.entry((vlan, ip)).or_default();
-        tally[usize::from(counted.number())] += 1;
+        let counts = tallies.entry((vlan, ip)).or_default();
+        counts[usize::from(counted.number())] += 1;
     }
 
-    /// How often there was something about an address.
+    /// The counts of an address.
     pub fn for_address(&self, interface: &str, vlan: Vlan, ip: IpAddr) -> AddressCounts {
         if self.addresses == 0 {
             return AddressCounts::default();
         }
         let tallies = self.counts.get(interface);
-        let tally = tallies.and_then(|tallies| tallies.get(&(vlan, ip)));
-        tally.copied().unwrap_or_default()
+        let counts = tallies.and_then(|tallies| tallies.get(&(vlan, ip)));
+        counts.copied().unwrap_or_default()
     }
 }
 
-/// How long news took from the kernel's time stamp until they were judged.
+/// A histogram of the detection latency: from the kernel's time stamp of an event to its evaluation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DetectionLatency {
     buckets: [u64; Self::BOUNDS.len() + 1],
@@ -81,8 +81,7 @@ pub struct DetectionLatency {
 }
 
 impl DetectionLatency {
-    /// The upper bounds of the buckets. Events wait at least the 200 µs in which those of several CPUs are put
-    /// in order.
+    /// The upper bounds of the buckets. Events wait at least the 200 µs of the reorder window.
     pub const BOUNDS: [Duration; 12] = [
         Duration::from_micros(250),
         Duration::from_micros(300),
@@ -99,14 +98,14 @@ impl DetectionLatency {
     ];
 
     /// Counts an event.
-    pub fn record(&mut self, stamped: Timestamp, judged: Timestamp) {
-        let delay = judged.since(stamped);
+    pub fn record(&mut self, stamped: Timestamp, evaluated: Timestamp) {
+        let delay = evaluated.since(stamped);
         let bucket = Self::BOUNDS.partition_point(|&bound| bound < delay);
         self.buckets[bucket] += 1;
         self.sum = self.sum.saturating_add(delay);
     }
 
-    /// Events that took no longer than each of the bounds, and all of them at the end.
+    /// The cumulative counts by bound, with the total at the end.
     pub fn cumulative(&self) -> [u64; Self::BOUNDS.len() + 1] {
         let mut sum = 0;
         self.buckets.map(|count| {
@@ -115,7 +114,7 @@ impl DetectionLatency {
         })
     }
 
-    /// All delays together.
+    /// The sum of all latencies.
     pub const fn sum(&self) -> Duration {
         self.sum
     }
@@ -126,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_delay_is_counted_in_every_bucket_from_its_own_on() {
+    fn delay_is_counted_in_its_bucket_and_all_larger_buckets() {
         let mut delays = DetectionLatency::default();
         for micros in [1, 250, 251, 2_000_000] {
             let stamped = Timestamp(5);
@@ -140,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_stands_still_is_no_delay() {
+    fn equal_timestamps_are_a_delay_of_zero() {
         let mut delays = DetectionLatency::default();
         delays.record(Timestamp(9), Timestamp(5));
         assert_eq!((delays.cumulative()[0], delays.sum()), (1, Duration::ZERO));
     }
 
     #[test]
-    fn findings_of_an_address_are_counted_under_the_name_of_its_interface() {
+    fn findings_are_counted_by_interface_name() {
         let mut tallies = AddressStatistics::default();
         let ip = "192.0.2.10".parse().unwrap();
         for kind in [

@@ -1,9 +1,9 @@
-//! Adds to findings and bindings what a cluster knows: whose address it is, which node each owner is, and why the
-//! address is in dispute.
+//! Annotates findings and bindings with cluster data: service and pool of the address, nodes of the owners, and the
+//! cause of a dispute.
 //!
 //! A stage between the monitor and all readers of findings. Findings about one address keep their order; findings about
 //! different addresses do not wait for each other. Only a dispute about an address of the cluster waits for the list of
-//! nodes. What cannot be looked up within two seconds is published without.
+//! nodes. A finding whose annotation takes more than two seconds is published without it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -42,25 +42,25 @@ mod pending;
 
 /// After this a finding is published without annotation.
 const ANNOTATION_DEADLINE: Duration = Duration::from_secs(2);
-/// How long a dispute waits for the list of nodes. What is left until the deadline is for the rest.
+/// Time limit for the list of nodes. The remaining time until the deadline is for other lookups.
 const NODE_LIST_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Findings that wait for their annotation. While there are more, none is received, and the oldest are lost.
+/// Maximum number of findings that wait for annotation. Beyond it none is received, and the oldest are lost.
 const MAX_PENDING: usize = 1_024;
-/// After waiting in vain nothing waits again for this long: a storm of disputes while the API server is away is
-/// published as it comes.
+/// After a timeout no finding waits for this long: a storm of disputes while the API server is unreachable is published
+/// without delay.
 const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(30);
-/// How old the list of nodes may be…
+/// Maximum age of the list of nodes…
 const LIST_AGE: Duration = Duration::from_mins(10);
-/// …but of an owner that is not on it may have joined since.
+/// …but for an unknown owner, because a node may have joined since.
 const UNKNOWN_HOST_LIST_AGE: Duration = Duration::from_mins(1);
-/// How old the picture may be of who has the nodes' addresses.
+/// Maximum age of the index of node MACs.
 const CACHE_AGE: Duration = Duration::from_secs(5);
 
-/// Where the nodes are known from.
+/// The source of the list of nodes.
 pub trait NodeList: Send + Sync + std::fmt::Debug {
-    /// The nodes as they are known now, if they are; asks nobody.
+    /// The last list of nodes, if any. Sends no request.
     fn known(&self) -> Option<Arc<Vec<Node>>>;
-    /// The nodes as they were not longer ago than that, if they can be had.
+    /// The nodes, not older than `max_age`, if they can be listed.
     fn fetch(&self, max_age: Duration) -> BoxFuture<'_, Option<Arc<Vec<Node>>>>;
 }
 
@@ -77,20 +77,20 @@ impl NodeList for ClusterHandle {
     }
 }
 
-/// What it reads from.
+/// The sources of data.
 #[derive(Debug)]
 pub struct AnnotatorSources {
-    /// What is known of the cluster.
+    /// The cluster data.
     pub cluster: watch::Receiver<Arc<ClusterSnapshot>>,
-    /// Where it is counted what could not be kept up with.
+    /// The health, which counts lost findings.
     pub health: Arc<ApiHealth>,
-    /// Its nodes.
+    /// The nodes of the cluster.
     pub nodes: Arc<dyn NodeList>,
-    /// This node, if it is known which it is.
+    /// The name of this node, if known.
     pub own_addresses: Option<String>,
-    /// Who has which address on the wire.
+    /// The monitor with the observed bindings.
     pub monitor: MonitorHandle,
-    /// What the kernel believes of its neighbours.
+    /// The neighbour tables of the kernel.
     pub neighbours: NeighbourReader,
     /// All interfaces.
     pub links: watch::Receiver<Arc<Links>>,
@@ -98,66 +98,66 @@ pub struct AnnotatorSources {
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
 }
 
-/// Adds what the cluster knows. Clones share their caches.
+/// Annotates findings and bindings. Clones share their caches.
 #[derive(Clone, Debug)]
 pub struct Annotator {
     sources: Arc<AnnotatorSources>,
     listens_since: Timestamp,
     cache: Arc<StdMutex<AnnotatorCache>>,
-    /// Held while the index of nodes is built: once for all that wait for it.
+    /// Held while the index of nodes is built, so that it is built only once.
     building: Arc<Mutex<()>>,
     contests: Arc<StdMutex<ContestHistory>>,
 }
 
-/// What was looked up last.
+/// The cached lookups.
 #[derive(Debug, Default)]
 struct AnnotatorCache {
     node_index: Option<CachedNodeIndex>,
     gave_up_at: Option<Instant>,
 }
 
-/// Who the nodes were on the wire.
+/// A cached index of node MACs.
 #[derive(Clone, Debug)]
 struct CachedNodeIndex {
-    /// By which list of them, if there was one.
+    /// The list of nodes that it was built from, if any.
     nodes: Option<Arc<Vec<Node>>>,
     at: Instant,
     node_macs: Arc<NodeMacIndex>,
 }
 
-/// How much it matters to know the nodes.
+/// The required source of the list of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeListSource {
-    /// What is known will do.
+    /// The last list is sufficient.
     Cached,
-    /// It is worth a wait: they may be this old.
+    /// Fetch the list if it is older than this.
     Fetched(Duration),
 }
 
 impl NodeListSource {
-    /// A list of nodes of the usual age.
+    /// A list of nodes of the usual maximum age.
     pub const LISTED: Self = Self::Fetched(LIST_AGE);
-    /// A list of nodes that has those that joined, and what has changed about them, but for the last minute.
+    /// A list of nodes that is at most one minute old.
     pub const FRESHLY_LISTED: Self = Self::Fetched(UNKNOWN_HOST_LIST_AGE);
 }
 
-/// What is known of a cluster at one moment.
+/// A view of the cluster at one moment.
 #[derive(Clone, Debug)]
 pub struct ClusterView {
     /// The cluster.
     pub cluster: Arc<ClusterSnapshot>,
-    /// The nodes by their MACs.
+    /// The index of nodes by MAC.
     node_macs: Arc<NodeMacIndex>,
-    /// Whether there is a list of them.
+    /// Whether the nodes were listed.
     nodes_read: bool,
     /// The interfaces of this host.
     links: Arc<Links>,
-    /// Since when this agent observes the network.
+    /// The time since which this agent observes the network.
     listens_since: Timestamp,
 }
 
 impl Annotator {
-    /// Reads from these.
+    /// An annotator with these sources.
     pub fn new(sources: AnnotatorSources) -> Self {
         Self {
             sources: Arc::new(sources),
@@ -168,7 +168,7 @@ impl Annotator {
         }
     }
 
-    /// Publishes findings with what is known of them until there are no more.
+    /// Annotates and publishes findings until the monitor ends.
     pub async fn follow(
         self,
         mut raw: broadcast::Receiver<Arc<FindingRecord>>,
@@ -181,7 +181,7 @@ impl Annotator {
             tokio::select! {
                 biased;
                 Some((address, record)) = annotations.next() => {
-                    // Nobody listening is fine.
+                    // No subscribers is no error.
                     let _ = public.send(record);
                     if let Some(next) = pending.next(&address) {
                         annotations.push(self.annotate_in_time(address, next));
@@ -204,7 +204,7 @@ impl Annotator {
         }
     }
 
-    /// A finding with what could be looked up before the deadline; as it is if nothing could.
+    /// Annotates a finding before the deadline, or returns it unchanged.
     async fn annotate_in_time(
         &self,
         address: FindingAddress,
@@ -218,7 +218,7 @@ impl Annotator {
         (address, record)
     }
 
-    /// A finding with what is known of it.
+    /// Annotates a finding.
     async fn annotate(&self, raw: Arc<FindingRecord>) -> Arc<FindingRecord> {
         if raw.drill {
             return raw;
@@ -249,25 +249,25 @@ impl Annotator {
         Arc::new(record)
     }
 
-    /// Bindings with what is known of them.
+    /// Annotates bindings.
     pub async fn bindings(&self, mut records: Vec<BindingRecord>) -> Vec<BindingRecord> {
         let knowledge = self.resolve(NodeListSource::LISTED).await;
         let segments: Vec<_> = records
             .iter()
             .map(|record| self.segment(&record.interface, record.vlan))
             .collect();
-        // Tens of thousands of them keep no other task from running.
+        // Run on a blocking thread, because there may be tens of thousands.
         let annotated = tokio::task::spawn_blocking(move || {
             for (record, segment) in records.iter_mut().zip(segments) {
                 knowledge.annotate_binding(record, segment);
             }
             records
         });
-        // It is only not done when the program ends.
+        // The task fails only at shutdown.
         annotated.await.unwrap_or_default()
     }
 
-    /// What is known now.
+    /// The current view of the cluster.
     pub async fn resolve(&self, need: NodeListSource) -> ClusterView {
         let deadline = Instant::now() + NODE_LIST_TIMEOUT;
         self.resolve_until(need, deadline).await
@@ -292,22 +292,22 @@ impl Annotator {
         }
     }
 
-    /// What is known of the cluster.
+    /// The cluster data.
     pub fn cluster(&self) -> Arc<ClusterSnapshot> {
         self.sources.cluster.borrow().clone()
     }
 
-    /// The node that this is, if it is known.
-    pub fn own_node_name(&self) -> Option<&str> {
+    /// The name of this node, if known.
+    pub fn node_name(&self) -> Option<&str> {
         self.sources.own_addresses.as_deref()
     }
 
-    /// The nodes, as they are known.
+    /// The last list of nodes.
     pub fn nodes(&self) -> Option<Arc<Vec<Node>>> {
         self.sources.nodes.known()
     }
 
-    /// The nodes by their MACs: the last index if it is fresh, else a new one.
+    /// The index of nodes by MAC: the cached one if it is fresh, else a new one.
     async fn node_index(&self) -> CachedNodeIndex {
         if let Some(fresh) = self.fresh_node_index() {
             return fresh;
@@ -343,9 +343,9 @@ impl Annotator {
         let (links, watched) = (links.borrow().clone(), watched.borrow().clone());
         let places = node_mac_index::node_addresses(nodes, &tracking::on_link(&links, &watched));
         let keys: Vec<_> = places.iter().map(|place| place.key).collect();
-        // The monitor ends when the program does.
+        // The monitor ends only at shutdown.
         let owners = self.sources.monitor.owners(&keys).await.unwrap_or_default();
-        let believed = if places.is_empty() {
+        let trusted = if places.is_empty() {
             HashMap::new()
         } else {
             let neighbours = self.sources.neighbours.read().await;
@@ -356,10 +356,10 @@ impl Annotator {
             .into_iter()
             .map(|place| {
                 let macs = match owners.next() {
-                    // Whoever disputes a node's address is not to be taken for it.
+                    // A host that disputes the address of a node must not be identified as that node.
                     Some(None) => Vec::new(),
                     Some(Some(macs)) if !macs.is_empty() => macs.to_vec(),
-                    Some(Some(_)) | None => believed.get(&place.key).copied().into_iter().collect(),
+                    Some(Some(_)) | None => trusted.get(&place.key).copied().into_iter().collect(),
                 };
                 (place, macs)
             })
@@ -384,29 +384,29 @@ impl Annotator {
     }
 }
 
-/// The value behind a mutex. What is behind these is whole at every moment, also after a panic.
+/// Locks a mutex. The values are consistent at any time, even after a panic.
 fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the kernel believes of its neighbours, by segment.
+/// The neighbour entries of the kernel by segment.
 fn trusted_neighbours(
     neighbours: &NeighbourTable,
     links: &Links,
     watched: &WatchedInterfaces,
 ) -> HashMap<BindingKey, MacAddr> {
-    let mut believed = HashMap::new();
+    let mut trusted = HashMap::new();
     for (&(ifindex, ip), &mac) in neighbours {
         let link = links.get(ifindex).into_iter();
         let segments =
             link.flat_map(|link| on_link::segments(links, link, &|index| watched.contains(index)));
-        believed.extend(segments.map(|segment| (BindingKey { segment, ip }, mac)));
+        trusted.extend(segments.map(|segment| (BindingKey { segment, ip }, mac)));
     }
-    believed
+    trusted
 }
 
 impl ClusterView {
-    /// Adds to a finding what is known of it.
+    /// Annotates a finding.
     fn annotate_finding(
         &self,
         record: &mut FindingRecord,
@@ -427,7 +427,7 @@ impl ClusterView {
         }
     }
 
-    /// Adds to a binding what is known of it.
+    /// Annotates a binding.
     pub fn annotate_binding(&self, record: &mut BindingRecord, segment: Option<Segment>) {
         self.set_node_names(record.ip, &mut record.owners);
         record.cluster = context(&self.cluster, record.ip).map(Box::new);
@@ -439,12 +439,12 @@ impl ClusterView {
         }
     }
 
-    /// The nodes by their MACs; `None` while there is no list of them.
-    pub fn stations(&self) -> Option<&NodeMacIndex> {
+    /// The index of nodes by MAC; `None` until the nodes are listed.
+    pub fn node_macs(&self) -> Option<&NodeMacIndex> {
         self.nodes_read.then_some(&*self.node_macs)
     }
 
-    /// The node that an owner of an address is.
+    /// The node of an owner of an address.
     pub fn node_of(&self, ip: IpAddr, macs: &[MacAddr], local: bool) -> Option<&str> {
         let by_address = self.node_macs.node_of(macs, local);
         by_address.or_else(|| self.cluster.reported_node(ip, macs))
@@ -457,7 +457,7 @@ impl ClusterView {
         }
     }
 
-    /// Why an address of the cluster is in dispute, if it is.
+    /// The cause of a dispute about an address of the cluster, if there is one.
     fn cause(
         &self,
         record: &FindingRecord,
@@ -478,15 +478,14 @@ impl ClusterView {
     }
 }
 
-/// Whose address it is, as labels: the service that has it, of several the first by its name, and the pool that it is
-/// from.
+/// The service and pool of an address, as labels; of several services the first by name.
 pub fn holder_of(cluster: &ClusterSnapshot, ip: IpAddr) -> (Option<&NamespacedName>, Option<&str>) {
     let services = cluster.services_at(ip).map(|service| &service.named);
     let pool = cluster.pool_of(ip).map(|pool| pool.name.as_str());
     (services.min(), pool)
 }
 
-/// Whose address it is; `None` where the cluster does not know it.
+/// The context of an address; `None` if it is not of the cluster.
 pub fn context(cluster: &ClusterSnapshot, ip: IpAddr) -> Option<AddressContext> {
     let mut services: Vec<NamespacedName> = cluster
         .services_at(ip)

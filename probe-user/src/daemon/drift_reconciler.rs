@@ -1,4 +1,4 @@
-//! Looks for drift for as long as this node speaks for the cluster.
+//! Reconciles the cluster with the network while this node is the leader, and reports drift.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,35 +29,36 @@ use tokio::{
 use super::annotate::{Annotator, NodeListSource};
 use crate::daemon::monitor::{MonitorHandle, MonitorStopped};
 
-/// How often it looks.
+/// The reconciliation interval.
 const PERIOD: Duration = Duration::from_secs(15);
-/// Not more often, however much there is to see.
+/// The minimum interval.
 const MIN_PERIOD: Duration = Duration::from_secs(1);
-/// How old the number of ready endpoints may be.
+/// Maximum age of the number of ready endpoints.
 const ENDPOINTS_AGE: Duration = Duration::from_mins(1);
-/// Services whose endpoints are asked for in one look, and addresses that are asked for. The rest waits.
+/// Maximum number of services whose endpoints are read, and of addresses that are probed, per reconciliation. The rest
+/// waits.
 const MAX_PROBED: usize = 20;
-/// How often an address that no service should have is asked for, while somebody has it.
+/// The interval at which an address in use without a service is probed.
 const PROBE_INTERVAL: Duration = Duration::from_mins(5);
-/// How long the API server may take to say how many endpoints are ready.
+/// Time limit for the number of ready endpoints.
 const ENDPOINTS_TIMEOUT: Duration = Duration::from_secs(2);
-/// Drifts that one look logs. The rest is in the metrics.
+/// Maximum number of logged drifts per reconciliation. The metrics contain the rest.
 const MAX_LOGGED: usize = 10;
 
-/// What it reads from.
+/// The sources of data.
 #[derive(Debug)]
 pub struct DriftReconcilerSources {
-    /// The cluster, and whether this node speaks for it.
+    /// The cluster, and whether this node is the leader.
     pub handle: ClusterHandle,
-    /// Names the nodes.
+    /// The annotator, which identifies nodes.
     pub annotator: Annotator,
-    /// Who has which address on the wire.
+    /// The monitor with the observed bindings.
     pub monitor: MonitorHandle,
     /// The watched interfaces.
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
 }
 
-/// How it stands with the cluster, as far as this node is to say.
+/// The status of the cluster, published by the leader.
 #[derive(Clone, Debug)]
 pub struct ClusterStatusHandle {
     is_on: bool,
@@ -66,17 +67,17 @@ pub struct ClusterStatusHandle {
     drifts: watch::Receiver<Arc<Vec<Drift>>>,
 }
 
-/// How it stands at one moment.
+/// The status of the cluster at one moment.
 #[derive(Clone, Debug)]
 pub struct ClusterStatus {
-    /// What is known of the cluster.
+    /// The cluster data.
     pub cluster: Arc<ClusterSnapshot>,
-    /// What has drifted apart: what is critical first.
+    /// The drifts, critical ones first.
     pub drifts: Arc<Vec<Drift>>,
 }
 
 impl ClusterStatusHandle {
-    /// There is no cluster.
+    /// A handle without a cluster.
     pub fn off() -> Self {
         let handle = ClusterHandle::off();
         Self {
@@ -92,7 +93,7 @@ impl ClusterStatusHandle {
         self.is_on
     }
 
-    /// How it stands now; nothing while another node speaks for the cluster.
+    /// The current status; `None` while another node is the leader.
     pub fn snapshot(&self) -> Option<ClusterStatus> {
         let holds = *self.holds.borrow();
         holds.then(|| ClusterStatus {
@@ -101,22 +102,22 @@ impl ClusterStatusHandle {
         })
     }
 
-    /// What has drifted apart, and news of it; none while another node speaks for the cluster.
+    /// The current drifts and their changes; empty while another node is the leader.
     pub fn drifts(&self) -> watch::Receiver<Arc<Vec<Drift>>> {
         self.drifts.clone()
     }
 }
 
-/// Looks from now on. What has lasted for `patience` is told.
+/// Starts the reconciler. Drift is reported after it has lasted for `grace_period`.
 pub fn start(
     sources: DriftReconcilerSources,
-    patience: Duration,
+    grace_period: Duration,
 ) -> (
     ClusterStatusHandle,
     impl Future<Output = ()> + Send + 'static,
 ) {
     let (publish, drifts) = watch::channel(Arc::default());
-    let standing = ClusterStatusHandle {
+    let status = ClusterStatusHandle {
         is_on: sources.handle.is_on(),
         cluster: sources.handle.cluster(),
         holds: sources.handle.is_leader(),
@@ -124,29 +125,30 @@ pub fn start(
     };
     let watchdog = DriftReconciler {
         sources,
-        tracker: DriftTracker::new(patience),
-        patience,
+        tracker: DriftTracker::new(grace_period),
+        grace_period,
         probe_candidates: BTreeMap::new(),
         last_probed: None,
-        period: PERIOD.min(patience / 4).max(MIN_PERIOD),
+        period: PERIOD.min(grace_period / 4).max(MIN_PERIOD),
         endpoints: HashMap::new(),
         logged: BTreeSet::new(),
     };
-    (standing, watchdog.run(publish))
+    (status, watchdog.run(publish))
 }
 
 struct DriftReconciler {
     sources: DriftReconcilerSources,
     tracker: DriftTracker,
-    patience: Duration,
+    grace_period: Duration,
     period: Duration,
-    /// Addresses that somebody claims and no service has, and when to ask for them.
+    /// Claimed addresses without a service, and the time of their next probe.
     probe_candidates: BTreeMap<IpAddr, Instant>,
-    /// When addresses were last asked for: seldom, whatever changes in the cluster, since all asking has one budget.
+    /// The time of the last probes. Probes are rare regardless of changes in the cluster, because all probing shares
+    /// one budget.
     last_probed: Option<Instant>,
-    /// How many endpoints of services were ready, and when.
+    /// The number of ready endpoints of services, with the time of the request.
     endpoints: HashMap<NamespacedName, (Option<usize>, Instant)>,
-    /// What has been logged.
+    /// The logged drifts.
     logged: BTreeSet<DriftKey>,
 }
 
@@ -186,79 +188,79 @@ impl DriftReconciler {
         }
     }
 
-    /// What is to be told now.
+    /// The drifts to report now.
     async fn reconcile(
         &mut self,
         cluster: Arc<ClusterSnapshot>,
     ) -> Result<Vec<Drift>, MonitorStopped> {
-        let mut sight = Arc::new(self.read_inputs(&cluster, NodeListSource::LISTED).await?);
-        let mut found = self.find(&cluster, &sight).await;
-        // A node may have got the label a minute ago.
+        let mut inputs = Arc::new(self.read_inputs(&cluster, NodeListSource::LISTED).await?);
+        let mut found = self.find(&cluster, &inputs).await;
+        // The label may have been added to a node recently.
         let lacks_node = found.iter().map(|candidate| &candidate.drift).any(|drift| {
             drift.drift == DriftKind::AdvertisementWithoutNode
                 && !self.tracker.is_tracked(&drift.key())
         });
         if lacks_node {
-            sight = Arc::new(
+            inputs = Arc::new(
                 self.read_inputs(&cluster, NodeListSource::FRESHLY_LISTED)
                     .await?,
             );
-            found = self.find(&cluster, &sight).await;
+            found = self.find(&cluster, &inputs).await;
         }
         if self.fetch_endpoints(&found).await {
-            found = self.find(&cluster, &sight).await;
+            found = self.find(&cluster, &inputs).await;
         }
-        self.probe_candidates(&found, &sight).await?;
+        self.probe_candidates(&found, &inputs).await?;
         Ok(self.tracker.observe(Timestamp::now(), &cluster, found))
     }
 
-    /// Thousands of services take a while, and nobody else shall wait for that.
+    /// Run on a blocking thread, because thousands of services take a while.
     async fn find(
         &self,
         cluster: &Arc<ClusterSnapshot>,
-        sight: &Arc<ReconcileInputs>,
+        inputs: &Arc<ReconcileInputs>,
     ) -> Vec<DriftCandidate> {
         let endpoints = self.endpoints.iter();
         let endpoints: HashMap<_, _> = endpoints
             .filter_map(|(service, &(number, _))| Some((service.clone(), number?)))
             .collect();
-        let (cluster, sight) = (cluster.clone(), sight.clone());
+        let (cluster, inputs) = (cluster.clone(), inputs.clone());
         let finding = task::spawn_blocking(move || {
             let wire = ObservedNetwork {
                 now: Timestamp::now(),
-                bindings: &sight.bindings,
-                nodes: sight.nodes.as_deref().map(Vec::as_slice),
-                nodes_known: sight.nodes_known,
+                bindings: &inputs.bindings,
+                nodes: inputs.nodes.as_deref().map(Vec::as_slice),
+                node_coverage: inputs.node_coverage,
                 endpoints: &endpoints,
             };
             drift::find(&cluster, wire)
         });
-        // It is only not there when the program ends.
+        // The task fails only at shutdown.
         finding.await.unwrap_or_default()
     }
 
-    /// What is on the wire of the addresses of the cluster.
+    /// The observed bindings of addresses of the cluster.
     async fn read_inputs(
         &self,
         cluster: &Arc<ClusterSnapshot>,
         need: NodeListSource,
     ) -> Result<ReconcileInputs, MonitorStopped> {
-        let ours = OwnAddresses::new(cluster);
+        let ours = ClusterAddresses::new(cluster);
         let mut views = self.sources.monitor.bindings().await?;
         views.retain(|view| ours.contains(view.key.ip, cluster));
         let knowledge = self.sources.annotator.resolve(need).await;
         let watched = self.sources.watched.borrow().clone();
         let keys = views.iter().map(|view| view.key).collect();
         let segments: BTreeSet<_> = views.iter().map(|view| view.key.segment).collect();
-        let nodes_known = knowledge.stations().map(|stations| {
-            let counts = segments.iter().map(|&segment| stations.count(segment));
+        let node_coverage = knowledge.node_macs().map(|node_macs| {
+            let counts = segments.iter().map(|&segment| node_macs.count(segment));
             counts.fold(NodeCoverage::default(), |sum, one| NodeCoverage {
                 all: sum.all.max(one.all),
                 on_segment: sum.on_segment + one.on_segment,
                 with_mac: sum.with_mac + one.with_mac,
             })
         });
-        // Tens of thousands take a while, and detection has one of the two threads.
+        // Run on a blocking thread, because tens of thousands of bindings take a while.
         let described = task::spawn_blocking(move || {
             let records = views.iter().map(|view| {
                 let name = watched.name_of(view.key.segment.interface);
@@ -270,14 +272,14 @@ impl DriftReconciler {
         });
         Ok(ReconcileInputs {
             keys,
-            // They are only not there when the program ends.
+            // The task fails only at shutdown.
             bindings: described.await.unwrap_or_default(),
             nodes: self.sources.annotator.nodes(),
-            nodes_known,
+            node_coverage,
         })
     }
 
-    /// Asks how many endpoints the services have for whose addresses nobody answers. Returns whether anything was asked.
+    /// Reads the number of ready endpoints of services whose addresses get no reply. Returns whether any was read.
     async fn fetch_endpoints(&mut self, found: &[DriftCandidate]) -> bool {
         let silent = found.iter().map(|candidate| &candidate.drift);
         let silent = silent.filter(|drift| {
@@ -300,19 +302,19 @@ impl DriftReconciler {
             self.endpoints
                 .insert(service.clone(), (number, Instant::now()));
             if gone {
-                // It would not answer for the others either.
+                // The API server would not respond for the others either.
                 break;
             }
         }
         !wanted.is_empty()
     }
 
-    /// Has the addresses asked for that somebody claims and no service has. Whoever answers only when asked, as a stale
-    /// speaker does, claims once and is not heard again: one claim alone would never be told.
+    /// Probes claimed addresses without a service. A stale speaker that only replies to requests claims once and is not
+    /// observed again; a single claim would never be reported.
     async fn probe_candidates(
         &mut self,
         found: &[DriftCandidate],
-        sight: &ReconcileInputs,
+        inputs: &ReconcileInputs,
     ) -> Result<(), MonitorStopped> {
         let claimed = found
             .iter()
@@ -323,7 +325,7 @@ impl DriftReconciler {
         for ip in claimed {
             self.probe_candidates
                 .entry(ip)
-                .or_insert(now + self.patience);
+                .or_insert(now + self.grace_period);
         }
         let due = self
             .probe_candidates
@@ -338,41 +340,41 @@ impl DriftReconciler {
             return Ok(());
         }
         self.last_probed = Some(now);
-        // Whoever has waited longest: where they are many, all have their turn.
+        // The longest waiting addresses first, so that all are probed eventually.
         due.sort_by_key(|(_, due)| **due);
         let mut keys = Vec::new();
         for (ip, due) in due.into_iter().take(MAX_PROBED) {
             *due = now + PROBE_INTERVAL;
-            keys.extend(sight.keys.iter().filter(|key| key.ip == *ip));
+            keys.extend(inputs.keys.iter().filter(|key| key.ip == *ip));
         }
         self.sources.monitor.probe_once(keys).await
     }
 
-    /// Each drift once, when it is first told.
+    /// Logs each drift once, when it is first reported.
     fn log(&mut self, drifts: &[Drift]) {
         let keys: BTreeSet<_> = drifts.iter().map(Drift::key).collect();
         let new = drifts
             .iter()
             .filter(|drift| !self.logged.contains(&drift.key()));
         for drift in new.take(MAX_LOGGED) {
-            tracing::warn!(kind = drift.drift.label(), "{}", drift.says);
+            tracing::warn!(kind = drift.drift.label(), "{}", drift.summary);
         }
         self.logged = keys;
     }
 }
 
-/// What is on the wire of the addresses of the cluster.
+/// The observed bindings of addresses of the cluster.
 struct ReconcileInputs {
     keys: Vec<BindingKey>,
     bindings: Vec<BindingRecord>,
     nodes: Option<Arc<Vec<Node>>>,
-    nodes_known: Option<NodeCoverage>,
+    node_coverage: Option<NodeCoverage>,
 }
 
-/// Which addresses are a cluster's.
-struct OwnAddresses(Vec<Interval>);
+/// The addresses of a cluster.
+struct ClusterAddresses(Vec<Interval>);
 
-impl OwnAddresses {
+impl ClusterAddresses {
     fn new(cluster: &ClusterSnapshot) -> Self {
         let pools = cluster.inventory().pools.iter();
         let ranges = pools.flat_map(|pool| &pool.ranges);
@@ -403,7 +405,7 @@ mod tests {
             )],
             ..testing::objects()
         });
-        let ours = OwnAddresses::new(&cluster);
+        let ours = ClusterAddresses::new(&cluster);
         for (ip, expected) in [
             ("192.0.2.3", true),
             ("192.0.2.4", false),

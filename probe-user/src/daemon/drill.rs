@@ -1,7 +1,7 @@
-//! Drills: a conflict that nobody made goes through findings, metrics and alerts, to see who is woken by a real one.
+//! Drills: a simulated conflict passes through findings, metrics and alerts, to test them.
 //!
-//! Never like a real one: every record and every series of it says that it is a drill, and on an interface and a
-//! segment of that name it cannot be taken for a finding about any network.
+//! It is distinguishable from a real conflict: every record and series of it is marked as a drill, and its interface
+//! and segment have that name.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,16 +13,16 @@ use probe_model::{
 
 use crate::daemon::monitor::MonitorHandle;
 
-/// The drill that goes on, if one does. Clones share it.
+/// The running drill, if any. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct DrillSlot(Arc<Mutex<Option<Arc<FindingRecord>>>>);
 
-/// There is one already.
+/// A drill is already running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a drill goes on already: end it first (Ctrl-C where it was started)")]
+#[error("a drill is already running: end it first (Ctrl-C where it was started)")]
 pub struct DrillInProgress;
 
-/// A drill. Taken back when this is dropped.
+/// A running drill, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Drill {
     drills: DrillSlot,
@@ -31,7 +31,7 @@ pub struct Drill {
 }
 
 impl DrillSlot {
-    /// Begins one.
+    /// Starts a drill.
     pub fn start(&self, monitor: MonitorHandle) -> Result<Drill, DrillInProgress> {
         let mut current = self.lock();
         if current.is_some() {
@@ -48,19 +48,19 @@ impl DrillSlot {
         })
     }
 
-    /// The one that goes on.
+    /// The running drill.
     pub fn current(&self) -> Option<Arc<FindingRecord>> {
         self.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<FindingRecord>>> {
-        // Nothing is ever half done in there.
+        // The value is consistent at any time, even after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drill {
-    /// What was published.
+    /// The published finding.
     pub fn record(&self) -> &FindingRecord {
         &self.record
     }

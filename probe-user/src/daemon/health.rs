@@ -1,4 +1,4 @@
-//! The health of each component: what `/healthz` and `/readyz` answer, and since when.
+//! The health of each component, for `/healthz` and `/readyz`.
 //!
 //! One task evaluates it twice a second, so a request costs nothing, and a stuck evaluation is itself unhealthy.
 
@@ -39,29 +39,29 @@ use crate::{
     log_writer::LogWriter,
 };
 
-/// How often the health is evaluated.
+/// The evaluation interval.
 const EVALUATION_INTERVAL: Duration = Duration::from_millis(500);
 
 /// After a longer gap than this between two evaluations the whole process was stopped: a task that has not had a
 /// heartbeat meanwhile is not stuck.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How long a request waits for an evaluation that is overdue.
+/// Time limit for an overdue evaluation.
 const EVALUATION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a loss, of frames or of lines, stays visible.
+/// The time for which a loss of frames or lines stays visible.
 const LOSS_VISIBLE: Duration = Duration::from_mins(1);
 
-/// How long notifications may wait before that is visible.
+/// The time after which waiting notifications become visible.
 const DELIVERY_LIMIT: Duration = Duration::from_mins(1);
 
-/// How a component is doing.
+/// The health state of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthState {
     /// It works.
     Healthy,
-    /// The daemon works with less than it should: visible, and still ready.
+    /// The daemon works with restrictions: visible, but still ready.
     Degraded,
     /// The daemon does not do its work: not ready.
     Unhealthy,
@@ -81,9 +81,9 @@ pub enum HealthScope {
 pub struct ComponentHealth {
     /// Its name, like `link/eth0`.
     pub component: String,
-    /// How it is doing.
+    /// The health of this writer.
     pub state: HealthState,
-    /// Since when it has been in this state.
+    /// The time since which it has been in this state.
     pub since: Timestamp,
     /// Why it is not healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,7 +97,7 @@ pub struct ComponentHealth {
 pub struct HealthReport {
     /// The worst state among them.
     pub status: HealthState,
-    /// Each of them.
+    /// The components.
     pub components: Vec<ComponentHealth>,
 }
 
@@ -148,7 +148,7 @@ impl HealthReport {
     }
 }
 
-/// What one evaluation says of a component.
+/// The evaluation of one component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Evaluation {
     component: String,
@@ -247,12 +247,12 @@ impl HealthRegistry {
         });
     }
 
-    /// The health of all components now. Where the last evaluation is old, the next one is waited for: after a pause of
-    /// the whole process it comes at once.
+    /// The current health of all components. If the last evaluation is old, waits for the next one, which follows at
+    /// once after a pause of the whole process.
     pub async fn report(&self) -> HealthReport {
         let mut health = self.0.subscribe();
         if health.borrow_and_update().is_old() {
-            // Whether it came is seen below.
+            // The check below shows whether it was evaluated.
             let _ = timeout(EVALUATION_TIMEOUT, health.changed()).await;
         }
         let health = health.borrow().clone();
@@ -271,7 +271,7 @@ impl HealthRegistry {
     }
 }
 
-/// What the health is evaluated from.
+/// The sources for the evaluation.
 pub struct HealthSources {
     /// Detection.
     pub monitor: MonitorHandle,
@@ -281,7 +281,7 @@ pub struct HealthSources {
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
     /// All interfaces.
     pub links: watch::Receiver<Arc<Links>>,
-    /// Which interfaces were asked for.
+    /// The selection of interfaces.
     pub selection: InterfaceSelection,
     /// The cluster.
     pub cluster: ClusterHandle,
@@ -300,7 +300,7 @@ type PendingSnapshot =
 pub struct HealthEvaluator {
     sources: HealthSources,
     registry: HealthRegistry,
-    /// When detection was asked for its state and has not replied yet.
+    /// The time of a request to detection without a reply so far.
     requested: Option<Instant>,
     stopped: bool,
     evaluated: Instant,
@@ -332,7 +332,7 @@ impl HealthEvaluator {
         (evaluator, registry)
     }
 
-    /// Evaluates it for ever.
+    /// Evaluates the health periodically.
     pub async fn run(mut self) {
         let mut ticks = interval(EVALUATION_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -368,7 +368,7 @@ impl HealthEvaluator {
         self.evaluated = now;
         let mut evaluations = Vec::new();
         if was_paused {
-            // Each has the time of one more evaluation to show that it goes on.
+            // Each task has until the next evaluation to send a heartbeat.
             self.requested = self.requested.map(|_| now);
         }
         evaluations.extend(self.tasks(was_paused));
@@ -453,7 +453,7 @@ impl HealthEvaluator {
             .iter()
             .map(|(resource, freshness)| {
                 let component = format!("api_watcher/{}", resource.label());
-                match freshness.known {
+                match freshness.state {
                     // A cluster without MetalLB has no such resource.
                     ResourceState::Current | ResourceState::NotInstalled => {
                         Evaluation::healthy(component)
@@ -545,8 +545,8 @@ fn ring_full(outcomes: &[u64]) -> u64 {
         .sum()
 }
 
-/// An interface that was asked for by name has to be attached and up. Of the others one is enough: a server may have
-/// network cards without a cable.
+/// An interface selected by name has to be attached and up. Of the others one is enough: a server may have interfaces
+/// without a cable.
 fn interface_evaluations(
     watched: &WatchedInterfaces,
     links: &Links,
@@ -619,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_was_asked_for_by_name_has_to_be_up() {
+    fn interface_named_explicitly_must_be_up() {
         let named = InterfaceSelection {
             include: vec!["eth1".parse().unwrap()],
             exclude: Vec::new(),
@@ -638,7 +638,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_watched_and_a_failed_attachment_are_unhealthy() {
+    fn no_interface_or_a_failed_attachment_is_unhealthy() {
         let default = InterfaceSelection::default();
         let none = interface_evaluations(&WatchedInterfaces::default(), &links(&[]), &default);
         assert_eq!(state_of(&none, "interfaces"), HealthState::Unhealthy);
@@ -671,7 +671,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restart_is_only_asked_for_where_it_may_help() {
+    async fn only_restartable_failures_fail_the_liveness_check() {
         let registry = HealthRegistry::default();
         let now = Timestamp::UNIX_EPOCH;
         registry.update(vec![Evaluation::unhealthy("link/eth0", "down")], now);

@@ -1,6 +1,5 @@
-//! The last findings of the daemon, numbered. Readers have no queue of their own: each has the number of
-//! the last finding that it read, so a slow or dead one costs nothing, and whoever comes too late for some
-//! can be told how many.
+//! The last findings of the daemon, numbered. Readers have no queue of their own: each stores the number of the last
+//! finding that it read, so a slow or dead reader costs nothing, and the number of missed findings is known.
 
 use std::{
     collections::VecDeque,
@@ -12,38 +11,38 @@ use probe_model::FindingRecord;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
-/// How many findings are kept.
+/// Maximum number of stored findings.
 pub const CAPACITY: usize = 10_000;
-/// Findings that are handed out at once.
+/// Maximum number of findings per read.
 const BATCH: usize = 256;
 
 /// A finding with its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequencedRecord<R> {
-    /// From 1, one more for each. What could not be kept leaves a gap.
+    /// The number, from 1. Lost findings leave a gap.
     pub sequence: u64,
     /// The finding.
     #[serde(flatten)]
     pub record: R,
 }
 
-/// From where on somebody wants to read.
+/// The position at which a reader starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryStart {
     /// After the finding with this number.
     Sequence(u64),
     /// From this time on.
     Time(Timestamp),
-    /// Only what comes.
+    /// Only new findings.
     Now,
 }
 
-/// What there is to read next.
+/// An entry of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HistoryEntry {
     /// A finding.
     Finding(SequencedRecord<Arc<FindingRecord>>),
-    /// So many findings are no longer, or never were, in memory.
+    /// The number of findings that are not, or were never, in memory.
     Missed(u64),
 }
 
@@ -70,7 +69,7 @@ impl Default for FindingHistory {
 }
 
 impl FindingHistory {
-    /// Keeps what is found from now on, until the monitor ends.
+    /// Records findings until the monitor ends.
     pub async fn record_findings(self, mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
         loop {
             match findings.recv().await {
@@ -81,7 +80,7 @@ impl FindingHistory {
         }
     }
 
-    /// A reader that begins there.
+    /// A reader that starts at this position.
     pub fn reader(&self, since: HistoryStart) -> HistoryReader {
         let cursor = match since {
             HistoryStart::Sequence(sequence) => sequence,
@@ -121,12 +120,12 @@ impl FindingHistory {
     }
 
     fn lock(&self) -> MutexGuard<'_, HistoryState> {
-        // Nothing is ever half done in there.
+        // The value is consistent at any time, even after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Reads findings in their order.
+/// Reads findings in order.
 #[derive(Debug)]
 pub struct HistoryReader {
     history: FindingHistory,
@@ -135,9 +134,9 @@ pub struct HistoryReader {
 }
 
 impl HistoryReader {
-    /// What there is after what was read last; empty if there is nothing yet.
+    /// The entries after the last read; empty if there are none yet.
     pub fn read(&mut self) -> Vec<HistoryEntry> {
-        // What comes while this reads is news for the next wait.
+        // Findings that arrive during the read wake the next wait.
         self.newest.mark_unchanged();
         let state = self.history.lock();
         let start = state
@@ -155,7 +154,7 @@ impl HistoryReader {
         entries
     }
 
-    /// Waits until there is something to read. Returns whether there can be.
+    /// Waits for new entries. Returns false if there will be none.
     pub async fn wait(&mut self) -> bool {
         self.newest.changed().await.is_ok()
     }
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_begins_where_it_wants() {
+    fn reader_starts_at_the_requested_position() {
         let history = FindingHistory::default();
         for second in 1..=5 {
             history.push(record(second));
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_what_is_gone_is_told() {
+    fn memory_is_bounded_and_missed_findings_are_counted() {
         let history = FindingHistory::default();
         let mut slow = history.reader(HistoryStart::Now);
         for _ in 0..CAPACITY + 7 {
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_daemon_missed_itself_is_told_too() {
+    fn findings_missed_by_the_daemon_are_counted_too() {
         let history = FindingHistory::default();
         let mut reader = history.reader(HistoryStart::Now);
         history.push(record(1));
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_waiting_reader_is_woken_by_the_next_finding() {
+    async fn waiting_reader_wakes_on_the_next_finding() {
         let history = FindingHistory::default();
         let mut reader = history.reader(HistoryStart::Now);
         assert!(reader.read().is_empty());

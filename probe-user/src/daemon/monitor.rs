@@ -1,5 +1,5 @@
-//! The one task that joins the parts: drains the rings, puts events in order, lets detection judge them
-//! and publishes what it finds. Everything it owns, it owns alone; others ask it.
+//! The monitor task: drains the rings, orders the events, passes them to detection and publishes the findings. It owns
+//! its state exclusively; other tasks send requests.
 
 use std::{io, mem, sync::Arc};
 
@@ -32,49 +32,49 @@ use crate::daemon::{
     segments::{SegmentName, SegmentNames},
 };
 
-/// Events taken from each ring in one turn, so that a storm does not keep questions waiting.
+/// Maximum number of events per ring and iteration, so that a storm does not delay requests.
 const EVENTS_PER_BATCH: usize = 4_096;
 /// Findings that a slow reader may be behind before it misses some.
 pub(crate) const FINDING_CHANNEL_CAPACITY: usize = 10_000;
 /// Events that a slow reader may be behind before it misses some.
 const EVENT_CHANNEL_CAPACITY: usize = 16_384;
-/// Addresses in a page for the metrics: it takes some 50 µs, and frames come in between.
+/// The number of addresses in a page for the metrics. A page takes about 50 µs, and events are processed between pages.
 const PAGE: usize = 256;
-/// Questions that may wait.
+/// Maximum number of queued requests.
 const REQUEST_QUEUE: usize = 64;
 
-/// What the monitor knows at one moment.
+/// A snapshot of the monitor.
 #[derive(Clone, Debug, Default)]
 pub struct MonitorSnapshot {
-    /// What detection counts.
+    /// The statistics of detection.
     pub statistics: DetectorStatistics,
     /// Events received, by interface index and direction.
     pub received: DirectionCounts,
-    /// Events that could not be understood.
+    /// Events that could not be decoded.
     pub undecodable: u64,
-    /// When the last event was stamped.
+    /// The time stamp of the last event.
     pub last_event: Option<Timestamp>,
-    /// How long events took until they were judged.
+    /// The detection latency.
     pub detection_latency: DetectionLatency,
-    /// What the segments are called.
+    /// The names of the segments.
     pub segments: Arc<SegmentNames>,
-    /// Whether questions are asked, and how many were.
-    pub asking: ProberStatus,
+    /// The status of the prober with its counts.
+    pub prober: ProberStatus,
 }
 
-/// A part of a group of addresses, for the metrics.
+/// A page of a group of addresses, for the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct AddressPage {
-    /// The addresses, and how often something was found about the tracked ones.
+    /// The addresses, with the counts of findings of the tracked ones.
     pub addresses: Vec<(AddressView, AddressCounts)>,
-    /// Where the next page begins; none after the last.
+    /// The start of the next page; `None` after the last.
     pub next: Option<TableCursor>,
 }
 
-/// The MACs of an owner, none where there is none; `None` where that is in dispute.
+/// The MACs of the owner of an address, empty without an owner; `None` if ownership is in dispute.
 pub type OwnerMacs = Option<SmallVec<[MacAddr; 2]>>;
 
-/// The monitor is not running any more.
+/// The error of requests to a monitor that has stopped.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the monitor has stopped")]
 pub struct MonitorStopped;
@@ -89,11 +89,11 @@ enum MonitorRequest {
     Takeovers(oneshot::Sender<Vec<BindingView>>),
     Addresses(AddressGroup, TableCursor, oneshot::Sender<AddressPage>),
     Owners(Vec<BindingKey>, oneshot::Sender<Vec<OwnerMacs>>),
-    AskOnce(Vec<BindingKey>, oneshot::Sender<()>),
+    ProbeOnce(Vec<BindingKey>, oneshot::Sender<()>),
     Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
 }
 
-/// How the rest of the program talks to the monitor.
+/// The handle for requests to the monitor.
 #[derive(Clone, Debug)]
 pub struct MonitorHandle {
     requests: mpsc::Sender<MonitorRequest>,
@@ -102,12 +102,12 @@ pub struct MonitorHandle {
 }
 
 impl MonitorHandle {
-    /// What the monitor knows now.
+    /// The current snapshot.
     pub async fn snapshot(&self) -> Result<MonitorSnapshot, MonitorStopped> {
         self.request(MonitorRequest::Snapshot).await
     }
 
-    /// All bindings, read in pages. For those who need all of them at once; a client gets them page by page.
+    /// All bindings, read in pages. Clients of the API get them page by page.
     pub async fn bindings(&self) -> Result<Vec<BindingView>, MonitorStopped> {
         let (mut all, mut next) = (Vec::new(), Some(TableCursor::default()));
         while let Some(from) = next {
@@ -118,8 +118,8 @@ impl MonitorHandle {
         Ok(all)
     }
 
-    /// A page of all bindings, and where the next begins: short, so that no frame waits for it. A binding that comes or
-    /// goes between two pages may be missing, or be there twice.
+    /// A page of all bindings, and the start of the next page. Pages are short, so that no event waits for them. A
+    /// binding added or removed between two pages may be missing or occur twice.
     pub async fn bindings_page(
         &self,
         from: TableCursor,
@@ -133,34 +133,35 @@ impl MonitorHandle {
         self.request(MonitorRequest::Conflicts).await
     }
 
-    /// The bindings with a takeover that is not decided.
+    /// The bindings with a pending takeover.
     pub async fn pending_takeovers(&self) -> Result<Vec<BindingView>, MonitorStopped> {
         self.request(MonitorRequest::Takeovers).await
     }
 
-    /// A part of a group of addresses.
+    /// A page of a group of addresses.
     pub async fn addresses(
         &self,
         group: AddressGroup,
         from: TableCursor,
     ) -> Result<AddressPage, MonitorStopped> {
-        let question = |sender| MonitorRequest::Addresses(group, from, sender);
-        self.request(question).await
+        let request = |sender| MonitorRequest::Addresses(group, from, sender);
+        self.request(request).await
     }
 
-    /// The MACs of the owners of these addresses, in their order. Asked for in parts, so that no frame waits for them.
+    /// The MACs of the owners of these addresses, in the same order. Requested in parts, so that no event waits for
+    /// them.
     pub async fn owners(&self, keys: &[BindingKey]) -> Result<Vec<OwnerMacs>, MonitorStopped> {
         let mut owners = Vec::with_capacity(keys.len());
         for page in keys.chunks(PAGE) {
-            let question = |sender| MonitorRequest::Owners(page.to_vec(), sender);
-            owners.extend(self.request(question).await?);
+            let request = |sender| MonitorRequest::Owners(page.to_vec(), sender);
+            owners.extend(self.request(request).await?);
         }
         Ok(owners)
     }
 
-    /// Has these addresses asked about once, if this program asks at all. Who answers will be among the bindings.
+    /// Probes these addresses once, if active probing is enabled. Replies appear in the bindings.
     pub async fn probe_once(&self, keys: Vec<BindingKey>) -> Result<(), MonitorStopped> {
-        self.request(|sender| MonitorRequest::AskOnce(keys, sender))
+        self.request(|sender| MonitorRequest::ProbeOnce(keys, sender))
             .await
     }
 
@@ -174,7 +175,7 @@ impl MonitorHandle {
         }
     }
 
-    /// The same monitor, whose findings others publish: those who add to them what they know.
+    /// The same monitor with findings published on another channel, after annotation.
     #[must_use]
     pub fn with_findings(&self, findings: broadcast::Sender<Arc<FindingRecord>>) -> Self {
         Self {
@@ -183,50 +184,50 @@ impl MonitorHandle {
         }
     }
 
-    /// Hands on a finding that is not detection's own: a drill.
+    /// Publishes a finding that is not from detection, as of a drill.
     pub(crate) fn publish(&self, record: FindingRecord) {
-        // Nobody listening is fine.
+        // No subscribers is no error.
         let _ = self.findings.send(Arc::new(record));
     }
 
-    /// Lets detection judge by this from now on, and calls segments so; nothing that is known is lost.
+    /// Applies a new detection configuration and new segment names, and keeps the state of detection.
     pub async fn reconfigure(
         &self,
         config: DetectConfig,
         names: Vec<SegmentName>,
     ) -> Result<(), MonitorStopped> {
-        let question = |sender| MonitorRequest::Reconfigure(Box::new(config), names, sender);
-        self.request(question).await
+        let request = |sender| MonitorRequest::Reconfigure(Box::new(config), names, sender);
+        self.request(request).await
     }
 
     async fn request<T>(
         &self,
-        question: impl FnOnce(oneshot::Sender<T>) -> MonitorRequest,
+        request: impl FnOnce(oneshot::Sender<T>) -> MonitorRequest,
     ) -> Result<T, MonitorStopped> {
         let (sender, receiver) = oneshot::channel();
-        let asked = self.requests.send(question(sender)).await;
-        asked.map_err(|_| MonitorStopped)?;
+        let sent = self.requests.send(request(sender)).await;
+        sent.map_err(|_| MonitorStopped)?;
         receiver.await.map_err(|_| MonitorStopped)
     }
 
-    /// Every finding from now on. A reader that falls behind is told how many it missed.
+    /// Subscribes to findings. A slow reader gets the number of missed findings.
     pub fn findings(&self) -> broadcast::Receiver<Arc<FindingRecord>> {
         self.findings.subscribe()
     }
 
-    /// Every event from now on, in order. While nobody listens, none is handed on. A reader that falls
-    /// behind is told how many it missed.
+    /// Subscribes to ordered events, which are only published while there are subscribers. A slow reader gets the
+    /// number of missed events.
     pub fn events(&self) -> broadcast::Receiver<ArpEvent> {
         self.events.subscribe()
     }
 }
 
-/// The parts, joined.
+/// The monitor task with its parts.
 pub struct Monitor {
     rings: EventRings,
     reorder_buffer: ReorderBuffer,
     detector: Detector,
-    asking: Option<Prober>,
+    prober: Option<Prober>,
     prober_state: ProberState,
     timer: Timer,
     links: watch::Receiver<Arc<Links>>,
@@ -235,7 +236,7 @@ pub struct Monitor {
     requests: mpsc::Receiver<MonitorRequest>,
     publish: broadcast::Sender<Arc<FindingRecord>>,
     events: broadcast::Sender<ArpEvent>,
-    /// Reused from turn to turn.
+    /// Reused in each iteration.
     findings: Vec<Finding>,
     received: FrameCounters,
     undecodable: u64,
@@ -247,11 +248,11 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// A monitor over these rings, and the handle to talk to it. It asks, or says why not.
+    /// A monitor of these rings and its handle. `prober` sends probes, or is the reason why none are sent.
     pub fn new(
         rings: EventRings,
         config: DetectConfig,
-        asking: Result<Prober, ProberState>,
+        prober: Result<Prober, ProberState>,
         links: watch::Receiver<Arc<Links>>,
         watched: watch::Receiver<Arc<WatchedInterfaces>>,
     ) -> io::Result<(Self, MonitorHandle)> {
@@ -263,17 +264,17 @@ impl Monitor {
             findings: publish.clone(),
             events: events.clone(),
         };
-        let prober_state = asking.as_ref().err().copied();
-        let asking = asking.ok();
+        let prober_state = prober.as_ref().err().copied();
+        let prober = prober.ok();
         let config = DetectConfig {
-            can_probe: asking.is_some(),
+            can_probe: prober.is_some(),
             ..config
         };
         let monitor = Self {
             rings,
             reorder_buffer: ReorderBuffer::default(),
             detector: Detector::new(config),
-            asking,
+            prober,
             prober_state: prober_state.unwrap_or(ProberState::Off),
             timer: Timer::new()?,
             links,
@@ -294,21 +295,21 @@ impl Monitor {
         Ok((monitor, handle))
     }
 
-    /// Takes the names that segments were given.
+    /// Sets the configured segment names.
     pub fn name_segments(&mut self, names: Vec<SegmentName>) {
         self.names = names;
     }
 
-    /// Takes which single addresses are expected, and takes note when they change.
+    /// Sets the source of the expected addresses.
     pub fn expect(&mut self, expected: watch::Receiver<Arc<ExpectedAddresses>>) {
         self.expected = expected;
     }
 
-    /// Runs until `stop` completes or the rings fail; what is in the rings then is still judged. Returns the bindings
-    /// whose takeover is not decided by then.
+    /// Runs until `stop` completes or the rings fail; remaining events are still processed. Returns the bindings with a
+    /// pending takeover.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> io::Result<Vec<BindingRecord>> {
         let mut stop = std::pin::pin!(stop);
-        self.learn();
+        self.update_host_facts();
         loop {
             let emptied = self.run_due();
             self.timer.arm(self.next_deadline())?;
@@ -317,9 +318,9 @@ impl Monitor {
                 readable = self.rings.readable() => readable?,
                 elapsed = self.timer.elapsed() => elapsed?,
                 () = std::future::ready(()), if !emptied => tokio::task::yield_now().await,
-                Some(question) = self.requests.recv() => self.handle_request(question),
-                Ok(()) = self.links.changed() => self.learn(),
-                Ok(()) = self.watched.changed() => self.learn(),
+                Some(request) = self.requests.recv() => self.handle_request(request),
+                Ok(()) = self.links.changed() => self.update_host_facts(),
+                Ok(()) = self.watched.changed() => self.update_host_facts(),
                 Ok(()) = self.expected.changed() => self.set_expected(),
             }
         }
@@ -339,9 +340,9 @@ impl Monitor {
         named.collect()
     }
 
-    /// One turn: drain, order, judge, publish. Returns whether the rings were emptied.
+    /// One iteration: drain, order, detect, publish. Returns whether the rings were emptied.
     fn run_due(&mut self) -> bool {
-        // Read before draining: what is stamped later may still be missing from the other rings.
+        // Read before draining: events with a later time stamp may still be missing from other rings.
         let drained_at = monotonic();
         let reorder_buffer = &mut self.reorder_buffer;
         let emptied = self
@@ -350,19 +351,19 @@ impl Monitor {
         if emptied {
             self.process_until(drained_at);
             self.detector.tick(drained_at, &mut self.findings);
-            if let Some(asking) = &mut self.asking {
-                asking.run_due(&mut self.detector, drained_at, &mut self.findings);
+            if let Some(prober) = &mut self.prober {
+                prober.run_due(&mut self.detector, drained_at, &mut self.findings);
             }
         }
         self.publish();
         emptied
     }
 
-    /// When the next turn is due without a new event.
+    /// The time of the next iteration without new events.
     fn next_deadline(&self) -> Option<Timestamp> {
         let drain = self.reorder_buffer.next_drain_ns().map(Timestamp);
-        let asking = self.asking.as_ref().and_then(Prober::next_deadline);
-        [drain, self.detector.next_deadline(), asking]
+        let prober = self.prober.as_ref().and_then(Prober::next_deadline);
+        [drain, self.detector.next_deadline(), prober]
             .into_iter()
             .flatten()
             .min()
@@ -374,19 +375,19 @@ impl Monitor {
             self.received.count(event.ifindex, direction);
             self.last_event = Some(Timestamp(event.ktime_ns));
             if self.events.receiver_count() > 0 {
-                // Whoever listened may have gone meanwhile.
+                // The subscriber may have been dropped.
                 let _ = self.events.send(event);
             }
             match Observation::try_from(&event) {
                 Ok(observation) => {
-                    if let Some(asking) = &mut self.asking {
-                        asking.observe(&observation);
+                    if let Some(prober) = &mut self.prober {
+                        prober.observe(&observation);
                     }
                     self.detector.observe(&observation, &mut self.findings);
                 }
                 Err(error) => {
                     self.undecodable += 1;
-                    tracing::debug!(%error, "event not understood");
+                    tracing::debug!(%error, "event not decoded");
                 }
             }
             if is_change(&event) {
@@ -408,39 +409,39 @@ impl Monitor {
             let segment = self.segments.name(finding.segment, finding.ip).to_owned();
             let record = FindingRecord::new(&finding, interface, probe_datapath::clock::MONOTONIC)
                 .with_segment(segment);
-            // Nobody listening is fine: the finding is in the metrics.
+            // No subscribers is no error: the finding is in the metrics.
             let _ = self.publish.send(Arc::new(record));
         }
         self.findings = findings;
     }
 
-    /// Tells detection what this host holds.
-    fn learn(&mut self) {
+    /// Passes the facts about this host to detection.
+    fn update_host_facts(&mut self) {
         let links = self.links.borrow_and_update().clone();
         let watched = self.watched.borrow_and_update().clone();
         self.segments = Arc::new(SegmentNames::new(&self.names, &links, &watched));
         let facts = host_facts(&links, |ifindex| watched.contains(ifindex));
         self.detector.learn(facts, monotonic(), &mut self.findings);
-        if let Some(asking) = &mut self.asking {
-            asking.update_interfaces(&links, &watched);
+        if let Some(prober) = &mut self.prober {
+            prober.update_interfaces(&links, &watched);
         }
-        // An index may come back as another interface, on another wire.
+        // An index may be reused by an interface on another network.
         for ifindex in self.received.update_watched(&watched) {
             self.detector.forget_interface(ifindex);
         }
         self.set_expected();
     }
 
-    /// Tells detection what is expected.
+    /// Passes the expected addresses to detection.
     fn set_expected(&mut self) {
         let expected = self.expected.borrow_and_update().clone();
         self.detector
             .set_expected(expected, monotonic(), &mut self.findings);
     }
 
-    fn handle_request(&mut self, question: MonitorRequest) {
-        match question {
-            // Whoever asked may have gone meanwhile.
+    fn handle_request(&mut self, request: MonitorRequest) {
+        match request {
+            // The requester may have been dropped.
             MonitorRequest::Snapshot(sender) => drop(sender.send(self.snapshot())),
             MonitorRequest::Bindings(from, sender) => {
                 drop(sender.send(self.detector.bindings_from(from, PAGE)));
@@ -458,10 +459,10 @@ impl Monitor {
                 let owners = keys.iter().map(|key| self.detector.owner_macs(key));
                 drop(sender.send(owners.collect()));
             }
-            MonitorRequest::AskOnce(keys, sender) => {
-                if let Some(asking) = &mut self.asking {
+            MonitorRequest::ProbeOnce(keys, sender) => {
+                if let Some(prober) = &mut self.prober {
                     for key in keys {
-                        asking.probe_once(key, monotonic());
+                        prober.probe_once(key, monotonic());
                     }
                 }
                 let _ = sender.send(());
@@ -475,20 +476,20 @@ impl Monitor {
 
     fn reconfigure(&mut self, config: DetectConfig, names: Vec<SegmentName>) {
         let config = DetectConfig {
-            can_probe: self.asking.is_some(),
+            can_probe: self.prober.is_some(),
             ..config
         };
         self.detector
             .reconfigure(config, monotonic(), &mut self.findings);
         self.name_segments(names);
-        self.learn();
+        self.update_host_facts();
         self.publish();
     }
 
     fn addresses(&self, group: AddressGroup, from: TableCursor) -> AddressPage {
         let page = self.detector.page(group, from, PAGE);
         let watched = self.watched.borrow();
-        let tally = |address: &AddressView| {
+        let summary = |address: &AddressView| {
             let segment = address.key.segment;
             let watched = watched.get(segment.interface);
             watched.map_or_else(AddressCounts::default, |watched| {
@@ -501,8 +502,8 @@ impl Monitor {
                 .addresses
                 .into_iter()
                 .map(|address| {
-                    let tally = tally(&address);
-                    (address, tally)
+                    let summary = summary(&address);
+                    (address, summary)
                 })
                 .collect(),
             next: page.next,
@@ -517,16 +518,16 @@ impl Monitor {
             last_event: self.last_event,
             detection_latency: self.detection_latency,
             segments: self.segments.clone(),
-            asking: self
-                .asking
+            prober: self
+                .prober
                 .as_ref()
                 .map_or_else(|| ProberStatus::inactive(self.prober_state), Prober::view),
         }
     }
 }
 
-/// Whether it says something new. What does not waits to be taken with others (`kernel/rings.rs`), and how long is no
-/// sign of how detection keeps up.
+/// Whether it is a change event. Others wait to be drained in batches (`kernel/rings.rs`), so their delay does not
+/// measure detection.
 fn is_change(event: &ArpEvent) -> bool {
     !event.previous.is_some() || event.previous.mac != event.frame.sha
 }

@@ -1,4 +1,4 @@
-//! Records the frames behind findings while they are found.
+//! Records the frames behind new findings.
 
 use std::{io, mem, sync::Arc};
 
@@ -13,7 +13,7 @@ use tokio::sync::{
 
 use crate::{daemon::monitor::MonitorHandle, filter::RecordFilter};
 
-/// What is recorded. It begins when this is made.
+/// A recording, which starts when this is created.
 #[derive(Debug)]
 pub struct Recording {
     findings: broadcast::Receiver<Arc<FindingRecord>>,
@@ -21,22 +21,22 @@ pub struct Recording {
     links: watch::Receiver<Arc<Links>>,
     watched: watch::Receiver<Arc<WatchedInterfaces>>,
     filter: RecordFilter,
-    /// What was found before.
+    /// The earlier findings.
     known: Vec<FindingRecord>,
 }
 
-/// What became of a recording.
+/// The summary of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordingSummary {
     /// Frames written.
     pub frames: u64,
-    /// Frames and findings that came faster than they could be written.
+    /// Frames and findings that arrived faster than they could be written.
     pub missed: u64,
 }
 
 impl Recording {
-    /// Records the frames of the findings that this filter wants. `known` are those from before, such as
-    /// open conflicts: what comes about their addresses is wanted too.
+    /// Records the frames of matching findings. `known` are earlier findings, such as open conflicts: frames about
+    /// their addresses are recorded too.
     pub fn new(
         monitor: &MonitorHandle,
         links: watch::Receiver<Arc<Links>>,
@@ -54,8 +54,7 @@ impl Recording {
         }
     }
 
-    /// Records until the monitor ends or nobody takes what is recorded. Each piece that is handed on is
-    /// whole blocks of pcapng.
+    /// Records until the monitor ends or the receiver is dropped. Each chunk consists of whole blocks of pcapng.
     pub async fn run(mut self, out: mpsc::Sender<Vec<u8>>) -> io::Result<RecordingSummary> {
         let mut recorder = CaptureRecorder::new(Vec::new(), self.host(), wall_clock_offset_ns())?;
         for finding in mem::take(&mut self.known) {
@@ -67,13 +66,13 @@ impl Recording {
                 break;
             }
             tokio::select! {
-                // Events go first: a finding is about what was seen before it.
+                // Events first: a finding is about earlier events.
                 biased;
                 () = out.closed() => break,
                 event = self.events.recv() => match event {
                     Ok(event) => recorder.event(&event)?,
                     Err(RecvError::Lagged(missed)) => recorder.record_missed(missed)?,
-                    // The monitor publishes its last findings before it goes.
+                    // The monitor publishes its last findings before it ends.
                     Err(RecvError::Closed) => {
                         while let Ok(finding) = self.findings.try_recv() {
                             self.finding(&mut recorder, &finding)?;
@@ -84,7 +83,7 @@ impl Recording {
                 finding = self.findings.recv() => match finding {
                     Ok(finding) => self.finding(&mut recorder, &finding)?,
                     Err(RecvError::Lagged(missed)) => recorder.record_missed(missed)?,
-                    // So are the events, which the loop reads to their end.
+                    // The same for events, which the loop reads to their end.
                     Err(RecvError::Closed) => {}
                 },
                 Ok(()) = self.watched.changed() => recorder.set_host(self.host())?,
@@ -93,7 +92,7 @@ impl Recording {
         }
         let (frames, missed) = (recorder.frames(), recorder.missed());
         let rest = recorder.finish(monotonic().0)?;
-        // Nobody is left to take it where nobody took the rest.
+        // If the receiver was dropped, the rest is not needed.
         let _ = out.send(rest).await;
         Ok(RecordingSummary { frames, missed })
     }

@@ -1,7 +1,7 @@
-//! What segments are called across nodes: two nodes that see one network must give it one name.
+//! The names of segments across nodes: two nodes on one network must use the same name.
 //!
-//! Named by the operator, else by the connected network: nodes agree on that without being told. Where a host has
-//! no address on a segment there is only the name of the interface left.
+//! The operator sets the name, or it is the connected network, on which nodes agree without configuration. Without an
+//! address on the segment the name of the interface is used.
 
 use std::{collections::HashMap, net::IpAddr, str::FromStr};
 
@@ -9,15 +9,15 @@ use ipnet::{IpNet, Ipv4Net};
 use probe_common::wire::Vlan;
 use probe_model::{Links, Segment, on_link, watched::WatchedInterfaces};
 
-/// A name that the operator gave: `IFACE[.VID]=NAME`.
+/// A configured segment name: `IFACE[.VID]=NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentName {
-    /// The interface, perhaps with a VLAN. Names of interfaces may have dots too.
+    /// The interface, optionally with a VLAN. Names of interfaces may contain dots too.
     place: String,
     name: String,
 }
 
-/// Why a text names no segment.
+/// The error for an invalid segment name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not IFACE=NAME or IFACE.VID=NAME, like eth0.100=storage")]
 pub struct SegmentNameError;
@@ -39,7 +39,7 @@ impl FromStr for SegmentName {
 }
 
 impl SegmentName {
-    /// The VLAN that it means on an interface of this name, if it means one.
+    /// The VLAN on an interface of this name; `None` if it does not match.
     fn vlan_on(&self, interface: &str) -> Option<Vlan> {
         match self.place.strip_prefix(interface)? {
             "" => Some(Vlan::UNTAGGED),
@@ -48,17 +48,17 @@ impl SegmentName {
     }
 }
 
-/// The segments of this host as they are now.
+/// The names of the current segments of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SegmentNames {
     named: HashMap<Segment, String>,
-    /// The connected networks, in their order, with their names.
+    /// The connected networks, sorted, with their names.
     networks: HashMap<Segment, Vec<(Ipv4Net, String)>>,
     interfaces: HashMap<u32, String>,
 }
 
 impl SegmentNames {
-    /// Looks at the watched interfaces and whatever is stacked on them.
+    /// Computes the names for the watched interfaces and the interfaces stacked on them.
     pub fn new(names: &[SegmentName], links: &Links, watched: &WatchedInterfaces) -> Self {
         let mut segments = Self::default();
         for watched in watched.iter() {
@@ -83,8 +83,8 @@ impl SegmentNames {
         segments
     }
 
-    /// What the segment of an address is called. Of several connected networks it is the one that the address
-    /// is in, so that nodes with different secondary addresses agree.
+    /// The name of the segment of an address. Of several connected networks the one with the address is used, so that
+    /// nodes with different secondary addresses agree.
     pub fn name(&self, segment: Segment, ip: IpAddr) -> &str {
         let given = self.named.get(&segment).map(String::as_str);
         let interface = || {
@@ -107,7 +107,7 @@ impl SegmentNames {
     }
 }
 
-/// The network of an address, unless it is nothing but the address, as a service address is.
+/// The network of an interface address, unless it is a single address, as of a service.
 fn connected(address: &IpNet) -> Option<(Ipv4Net, String)> {
     match address {
         IpNet::V4(address) if address.prefix_len() < 32 => {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_called_after_the_network_that_the_address_is_in() {
+    fn segment_is_named_after_the_prefix_of_the_address() {
         let segments = segments(&[]);
         for (interface, vlan, ip, expected) in [
             (1, "0", "203.0.113.9", "203.0.113.0/24"),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_name_goes_first() {
+    fn configured_segment_name_takes_precedence() {
         let segments = segments(&["eth0=front", "eth0.100=storage", "eth1.7.8=deep"]);
         assert_eq!(name(&segments, 1, "0", "192.0.2.10"), "front");
         assert_eq!(name(&segments, 1, "100", "192.0.2.10"), "storage");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nothing_is_refused() {
+    fn empty_segment_name_is_rejected() {
         for bad in ["", "eth0", "eth0=", "=front", " = "] {
             assert!(bad.parse::<SegmentName>().is_err(), "{bad:?}");
         }

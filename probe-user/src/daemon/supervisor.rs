@@ -1,5 +1,5 @@
-//! Runs the long-running tasks of the daemon in one set. The end of an essential task ends the process: a daemon
-//! that has lost a part of itself must not look healthy.
+//! Supervises the long-running tasks of the daemon. The end of an essential task ends the process: a daemon without one
+//! of its parts must not look healthy.
 //!
 //! Each task has a heartbeat. The supervisor polls the task at least once a second, so the heartbeat stops when the
 //! task blocks its thread, and `/healthz`, `/readyz` and the watchdog of systemd see it.
@@ -24,35 +24,35 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-/// How often a task is polled at least.
+/// Maximum interval between polls of a task.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a task may go without a heartbeat before it counts as stuck.
+/// The time without a heartbeat after which a task counts as stuck.
 pub const STALL_LIMIT: Duration = Duration::from_secs(5);
 
-/// The same for a task that waits for drivers, which may take seconds to attach a program.
+/// The same limit for a task that waits for drivers, which may take seconds to attach a program.
 pub const DRIVER_STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Makes one task fail one second after its start, to test supervision and alerting: `TASK=panic`, `TASK=end` or
 /// `TASK=stall`.
 const FAULT_VARIABLE: &str = "PROBE_INJECT_FAULT";
 
-/// When the fault occurs, after the start of its task.
+/// The delay of the fault after the start of its task.
 const FAULT_DELAY: Duration = Duration::from_secs(1);
 
-/// How long [`Fault::Stall`] blocks the thread of its task.
+/// The time for which [`Fault::Stall`] blocks the thread of its task.
 const STALL_DURATION: Duration = Duration::from_secs(12);
 
-/// What the end of a task means.
+/// The consequence of the end of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskImportance {
-    /// The process ends with it.
+    /// The process ends.
     Essential,
-    /// It is logged.
+    /// The end is logged.
     Optional,
 }
 
-/// Why an essential task is not running any more.
+/// The end of an essential task.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the task {task} {cause}; the daemon cannot work without it")]
 pub struct TaskFailure {
@@ -139,7 +139,7 @@ impl Supervisor {
         )
     }
 
-    /// Runs a task that the daemon can do without.
+    /// Runs an optional task.
     pub fn spawn_optional(
         &mut self,
         name: &str,
@@ -188,7 +188,7 @@ impl Supervisor {
         handle
     }
 
-    /// Waits until an essential task has ended. Safe to drop at any point.
+    /// Waits until an essential task has ended. Cancel safe.
     pub async fn failure(&mut self) -> TaskFailure {
         loop {
             let Some(ended) = self.tasks.join_next_with_id().await else {
@@ -209,9 +209,13 @@ impl Supervisor {
         }
     }
 
-    /// Waits until a task has ended that was told to. Others that end meanwhile are no failures: everything ends.
+    /// Waits for the end of a task that was asked to end. The end of other tasks is no failure during shutdown.
     pub async fn join(&mut self, task: &AbortHandle) -> Result<(), TaskFailure> {
-        while let Some(ended) = self.tasks.join_next_with_id().await {
+        // It may have ended while another one was waited for.
+        while self.names.contains_key(&task.id()) {
+            let Some(ended) = self.tasks.join_next_with_id().await else {
+                break;
+            };
             let (id, cause) = task_end(ended);
             let name = self.names.remove(&id);
             if id == task.id() {
@@ -247,7 +251,7 @@ fn task_end(
             let id = error.id();
             let cause = match error.try_into_panic() {
                 Ok(panic) => TaskEnd::Panicked(panic_text(&*panic)),
-                // It was aborted, which only this program does.
+                // The task was aborted, which only this program does.
                 Err(_) => TaskEnd::Returned,
             };
             (id, cause)
@@ -275,14 +279,14 @@ struct Heartbeat {
     last: AtomicU64,
 }
 
-/// How long a task has been without a heartbeat.
+/// The age of the last heartbeat of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeartbeatAge {
     /// The name of the task.
     pub task: String,
     /// The time since its last heartbeat.
     pub age: Duration,
-    /// Whether that is longer than it may be.
+    /// Whether that exceeds the limit.
     pub stuck: bool,
 }
 
@@ -304,7 +308,7 @@ impl Heartbeats {
         all.retain(|heartbeat| heartbeat.task != task);
     }
 
-    /// How old each of them is.
+    /// The ages of all heartbeats.
     pub fn ages(&self) -> Vec<HeartbeatAge> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().map(|heartbeat| heartbeat.age()).collect()
@@ -333,7 +337,7 @@ impl Heartbeat {
     }
 }
 
-/// A fault on request.
+/// An injected fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Panic,
@@ -364,7 +368,7 @@ struct SupervisedTask {
 }
 
 impl SupervisedTask {
-    #[expect(clippy::panic, reason = "the fault that was asked for")]
+    #[expect(clippy::panic, reason = "the injected fault")]
     fn inject_fault(&mut self) -> Poll<Result<(), String>> {
         let Some((fault, _)) = self.fault.take_if(|(_, at)| Instant::now() >= *at) else {
             return Poll::Pending;
@@ -400,7 +404,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_end_of_an_essential_task_is_a_failure_with_its_cause() {
+    async fn end_of_an_essential_task_is_a_failure_with_its_cause() {
         let mut supervisor = Supervisor::default();
         supervisor.spawn("ends", async {});
         assert_eq!(
@@ -417,7 +421,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_of_an_optional_task_is_none() {
+    async fn end_of_an_optional_task_is_no_failure() {
         let mut supervisor = Supervisor::default();
         supervisor.spawn_optional("optional", async {});
         supervisor.spawn("essential", pending());
@@ -426,7 +430,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_was_told_to_end_is_no_failure() {
+    async fn task_that_ends_on_request_is_no_failure() {
         let mut supervisor = Supervisor::default();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let aborted = supervisor.spawn("aborted", pending());
@@ -441,7 +445,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_task_that_blocks_its_thread_is_stuck_and_no_other_is() {
+    async fn only_the_task_that_blocks_its_thread_is_stuck() {
         let mut supervisor = Supervisor::default();
         let (release, blocked) = std::sync::mpsc::channel::<()>();
         let limit = Duration::from_millis(1);

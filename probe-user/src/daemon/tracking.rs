@@ -1,4 +1,4 @@
-//! Follows the cluster and the interfaces for the addresses that are expected here.
+//! Computes the expected addresses from the cluster and the interfaces.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use probe_detect::ExpectedAddresses;
 use probe_model::{Links, watched::WatchedInterfaces};
 use tokio::sync::watch;
 
-/// Follows the cluster and the interfaces, and says what is expected, and to `sight` how much that is. What was expected
-/// stays so while too little is known.
+/// Watches the cluster and the interfaces, and publishes the expected addresses, and the coverage to
+/// `segment_coverage`. The previous values stay while required data is missing.
 pub fn follow(
     mut cluster: watch::Receiver<Arc<ClusterSnapshot>>,
     mut links: watch::Receiver<Arc<Links>>,
     mut watched: watch::Receiver<Arc<WatchedInterfaces>>,
-    sight: watch::Sender<Option<SegmentCoverage>>,
+    segment_coverage: watch::Sender<Option<SegmentCoverage>>,
 ) -> (
     watch::Receiver<Arc<ExpectedAddresses>>,
     impl Future<Output = ()> + Send + 'static,
@@ -31,18 +31,21 @@ pub fn follow(
                 let links = links.borrow_and_update().clone();
                 (known, on_link(&links, &watched.borrow_and_update()))
             };
-            // Ten thousand addresses among hundreds of pools take their time.
+            // Run on a blocking thread, because ten thousand addresses in hundreds of pools take a while.
             let found = tokio::task::spawn_blocking(move || {
                 compute_coverage(&known, &on_link, listens_since)
             })
             .await;
             if let Ok(Some(survey)) = found {
-                sight.send_if_modified(|sight| sight.replace(survey.sight) != Some(survey.sight));
+                segment_coverage.send_if_modified(|segment_coverage| {
+                    segment_coverage.replace(survey.segment_coverage)
+                        != Some(survey.segment_coverage)
+                });
                 let found = survey.expected;
                 sender.send_if_modified(|expected: &mut Arc<ExpectedAddresses>| {
                     let is_news = **expected != found;
                     if is_news {
-                        tracing::debug!(addresses = found.len(), "other addresses are expected");
+                        tracing::debug!(addresses = found.len(), "expected addresses changed");
                         *expected = Arc::new(found);
                     }
                     is_news

@@ -1,4 +1,5 @@
-//! The settings, read off the flags: each flag of a verb has an environment variable and a key in the file.
+//! The definitions of the settings, derived from the flags: each flag of a command has an environment variable and a
+//! key in the file.
 
 use std::ffi::OsString;
 
@@ -6,10 +7,10 @@ use clap::{Arg, ArgAction, Command};
 
 use super::template::ValueTemplate;
 
-/// What the names of environment variables begin with.
+/// The prefix of environment variables.
 pub(super) const PREFIX: &str = "ARP_MONITOR_";
 
-/// Flags that say where settings come from, and so are no settings; those that a variable may give too.
+/// Flags that are not settings, and whether a variable exists for them.
 const ABOUT_SETTINGS: [(&str, bool); 4] = [
     ("config", true),
     ("check_config", false),
@@ -17,25 +18,25 @@ const ABOUT_SETTINGS: [(&str, bool); 4] = [
     ("version", false),
 ];
 
-/// What a flag takes.
+/// The number of values of a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ValueArity {
-    /// Nothing: it is there or not.
+    /// None: the flag is present or absent.
     NoValue,
     /// One value.
     One,
-    /// Any number of values. In a variable, this stands between them.
+    /// Any number of values, with this separator in a variable.
     Many(char),
 }
 
 /// A setting.
 #[derive(Clone, Debug)]
 pub(super) struct SettingDefinition {
-    /// What clap calls it.
+    /// The ID in clap.
     pub id: String,
-    /// The flag, without its dashes, and the key in the file.
+    /// The name of the flag without dashes, which is the key in the file.
     pub key: String,
-    /// Other words for the key.
+    /// Aliases of the key.
     pub aliases: Vec<String>,
     /// The environment variable.
     pub variable: String,
@@ -43,23 +44,23 @@ pub(super) struct SettingDefinition {
     pub template: ValueTemplate,
 }
 
-/// The settings of a verb.
+/// The settings of a command.
 #[derive(Clone, Debug)]
 pub(super) struct SettingDefinitions(Vec<SettingDefinition>);
 
 impl SettingDefinitions {
-    /// Those of a verb.
+    /// The settings of a command.
     pub fn of(verb: &Command) -> Self {
         let flags = verb.get_arguments();
         Self(flags.filter_map(SettingDefinition::of).collect())
     }
 
-    /// All of them, in the order of the flags.
+    /// All settings, in the order of the flags.
     pub fn iter(&self) -> impl Iterator<Item = &SettingDefinition> {
         self.0.iter()
     }
 
-    /// The one with this key.
+    /// The setting with this key.
     pub fn with_key(&self, key: &str) -> Option<&SettingDefinition> {
         let is_meant = |setting: &&SettingDefinition| {
             setting.key == key || setting.aliases.iter().any(|alias| alias == key)
@@ -67,12 +68,12 @@ impl SettingDefinitions {
         self.0.iter().find(is_meant)
     }
 
-    /// Every key.
+    /// All keys.
     pub fn keys(&self) -> Vec<String> {
         self.0.iter().map(|setting| setting.key.clone()).collect()
     }
 
-    /// Whether a variable of this name means something.
+    /// Whether a variable with this name exists.
     pub fn has_variable(&self, name: &str) -> bool {
         let about = ABOUT_SETTINGS.iter().filter(|(_, variable)| *variable);
         about.into_iter().any(|(id, _)| variable(id) == name)
@@ -89,10 +90,10 @@ impl SettingDefinition {
         }
         let arity = match flag.get_action() {
             ArgAction::Set => ValueArity::One,
-            // What has no separator of its own takes lines: a reason may have any other letter in it.
+            // Flags without a separator use line breaks: a reason may contain any other character.
             ArgAction::Append => ValueArity::Many(flag.get_value_delimiter().unwrap_or('\n')),
             ArgAction::SetTrue => ValueArity::NoValue,
-            // Nothing that a file could say. The test of all flags finds them.
+            // A file cannot express other actions. The test of all flags detects them.
             _ => return None,
         };
         let value_names = flag.get_value_names().unwrap_or_default();
@@ -107,7 +108,7 @@ impl SettingDefinition {
         })
     }
 
-    /// The setting as a word of a command line; without a value the flag alone.
+    /// The setting as a command line argument; without a value only the flag.
     pub fn value_text(&self, value: Option<&OsString>) -> OsString {
         let mut word = OsString::from(format!("--{}", self.key));
         if let Some(value) = value {

@@ -1,10 +1,10 @@
-//! What can be wrong with settings: where, and what would be right.
+//! Errors of settings, with their location and the expected value.
 
 use std::{error::Error as _, fmt, io, path::PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Where a setting comes from.
+/// The source of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingOrigin {
     /// The command line.
@@ -13,16 +13,16 @@ pub enum SettingOrigin {
     Variable(String),
     /// A line of the file, from 1.
     Line(u64),
-    /// Nobody set it.
+    /// The default.
     Default,
 }
 
-/// A place in a file.
+/// A location in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigLocation {
     /// The file.
     pub path: PathBuf,
-    /// The line, from 1, if it is the fault of one.
+    /// The line, from 1, if the error is on a line.
     pub line: Option<u64>,
 }
 
@@ -35,10 +35,10 @@ impl fmt::Display for ConfigLocation {
     }
 }
 
-/// Why settings cannot be used.
+/// Why settings are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The command line is wrong, or its flags and the other settings do not go together.
+    /// The command line is invalid, or inconsistent with the other settings.
     #[error(transparent)]
     Usage(#[from] clap::Error),
     /// The file cannot be read.
@@ -49,7 +49,7 @@ pub enum SettingsError {
         /// Why.
         source: io::Error,
     },
-    /// It is no file of settings.
+    /// The content is not a settings file.
     #[error("{place}: {what}")]
     File {
         /// Where.
@@ -57,9 +57,9 @@ pub enum SettingsError {
         /// Why.
         what: String,
     },
-    /// The file has a key that means nothing.
+    /// The file has an unknown key.
     #[error(
-        "{place}: there is no setting {key:?}{}; there are: {}",
+        "{place}: unknown setting {key:?}{}; the settings are: {}",
         like.as_ref().map(|like| format!(" (is {like} meant?)")).unwrap_or_default(),
         known.join(", ")
     )]
@@ -68,12 +68,12 @@ pub enum SettingsError {
         place: ConfigLocation,
         /// The key.
         key: String,
-        /// One that looks like it.
+        /// A similar key.
         like: Option<String>,
-        /// Those that there are.
+        /// The valid keys.
         known: Vec<String>,
     },
-    /// A setting in the file has a value that it cannot have.
+    /// A setting in the file has an invalid value.
     #[error("{place}: {key}: {why}")]
     Value {
         /// Where.
@@ -83,7 +83,7 @@ pub enum SettingsError {
         /// Why.
         why: String,
     },
-    /// An environment variable has a value that it cannot have.
+    /// An environment variable has an invalid value.
     #[error("the environment variable {variable}: {why}")]
     Variable {
         /// Which.
@@ -93,7 +93,7 @@ pub enum SettingsError {
     },
 }
 
-/// What is wrong with a value, in a sentence without the flag's name.
+/// The error of a value, in a sentence without the name of the flag.
 pub(super) fn why(error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
@@ -107,7 +107,7 @@ pub(super) fn why(error: &clap::Error) -> String {
             let like = context(ContextKind::SuggestedValue)
                 .map_or_else(String::new, |like| format!(" (is {like} meant?)"));
             match allowed {
-                Some(allowed) => format!("{value:?} is none of {allowed}{like}"),
+                Some(allowed) => format!("{value:?} is not one of {allowed}{like}"),
                 None => "a value is missing".to_owned(),
             }
         }
@@ -129,7 +129,7 @@ pub(super) fn why(error: &clap::Error) -> String {
     }
 }
 
-/// The flag, without its dashes, that clap believes was meant.
+/// The flag suggested by clap, without dashes.
 pub(super) fn suggested_flag(error: &clap::Error) -> Option<String> {
     let suggested = match error.get(ContextKind::SuggestedArg)? {
         ContextValue::String(text) => text,

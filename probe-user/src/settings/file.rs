@@ -1,4 +1,4 @@
-//! The file: what it says, as values of flags.
+//! The settings file, parsed into values of flags.
 
 use std::{
     ffi::OsString,
@@ -14,22 +14,22 @@ use super::{
     yaml::{self, SettingsKey, SettingsNode, SettingsValue},
 };
 
-/// A file of settings is not larger than this.
+/// Maximum size of a settings file in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// What a file says.
+/// The entries of a settings file.
 #[derive(Clone, Debug)]
 pub(super) struct SettingsFile {
     pub path: PathBuf,
     pub entries: Vec<SettingsEntry>,
 }
 
-/// A setting in the file.
+/// An entry of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SettingsEntry {
-    /// The setting, by what clap calls it.
+    /// The ID of the setting in clap.
     pub id: String,
-    /// The key as it is written there.
+    /// The key as written.
     pub key: String,
     /// The line of the key.
     pub line: u64,
@@ -37,7 +37,7 @@ pub(super) struct SettingsEntry {
     pub values: Vec<(u64, Option<OsString>)>,
 }
 
-/// What is in a file, if it can be one of settings.
+/// Reads a settings file, within limits.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, SettingsError> {
     let unreadable = |source| SettingsError::Unreadable {
         path: path.to_owned(),
@@ -50,11 +50,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, SettingsError> {
         },
         what: what.to_owned(),
     };
-    // Before it is opened: who opens a pipe waits for its other end.
+    // Checked before opening: opening a pipe would wait for its writer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(unreadable(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is no regular file",
+            "not a regular file",
         )));
     }
     let mut bytes = Vec::new();
@@ -63,13 +63,13 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, SettingsError> {
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(refused("it is larger than 1 MiB: no file of settings is"));
+        return Err(refused("larger than 1 MiB, the maximum for settings"));
     }
     Ok(bytes)
 }
 
 impl SettingsFile {
-    /// Understands what is in a file; whether the values are good is not looked at.
+    /// Parses a settings file. The values are not validated.
     pub fn parse(
         path: &Path,
         bytes: &[u8],
@@ -88,21 +88,18 @@ impl SettingsFile {
             let line = bytes[..error.valid_up_to()]
                 .split(|&byte| byte == b'\n')
                 .count();
-            refused(Some(line as u64), "it is not UTF-8")
+            refused(Some(line as u64), "not UTF-8")
         })?;
         let node = yaml::parse(text).map_err(|error| refused(error.line, &error.what))?;
         let entries = match node.value {
             SettingsValue::Map(entries) => entries,
             SettingsValue::Null => {
-                return Err(refused(
-                    None,
-                    "it sets nothing; if that is meant, write {} into it",
-                ));
+                return Err(refused(None, "the file is empty; write `{}` for defaults"));
             }
             SettingsValue::Text(_) | SettingsValue::List(_) => {
                 return Err(refused(
                     Some(node.line),
-                    "it is no map of settings, like `attach: tc`",
+                    "not a map of settings like `attach: tc`",
                 ));
             }
         };
@@ -120,7 +117,7 @@ impl SettingsFile {
                 });
             };
             if let Some(known) = file.entries.iter().find(|known| known.id == setting.id) {
-                let what = format!("{key} is already set in line {}", known.line);
+                let what = format!("{key} is already set on line {}", known.line);
                 return Err(refused(Some(line), &what));
             }
             let values = values(setting, &node).map_err(|(line, why)| SettingsError::Value {
@@ -138,7 +135,7 @@ impl SettingsFile {
         Ok(file)
     }
 
-    /// A line of it.
+    /// The location of a line.
     pub fn place(&self, line: u64) -> ConfigLocation {
         ConfigLocation {
             path: self.path.clone(),
@@ -147,7 +144,7 @@ impl SettingsFile {
     }
 }
 
-/// The values that stand at a key; `None` if the key is there and nothing else.
+/// The values of a key with their lines; `None` if the key has no value.
 type Values = Option<Vec<(u64, Option<OsString>)>>;
 
 fn values(setting: &SettingDefinition, node: &SettingsNode) -> Result<Values, (u64, String)> {
@@ -157,15 +154,16 @@ fn values(setting: &SettingDefinition, node: &SettingsNode) -> Result<Values, (u
         (ValueArity::NoValue, SettingsValue::Text(text)) => match text.as_str() {
             "true" => Ok(Some(vec![(node.line, None)])),
             "false" => Ok(Some(Vec::new())),
-            _ => Err((node.line, format!("{text:?} is none of true, false"))),
+            _ => Err((node.line, format!("{text:?} is not one of true, false"))),
         },
-        (ValueArity::NoValue, _) => Err((node.line, "it is true or false".to_owned())),
+        (ValueArity::NoValue, _) => Err((node.line, "expected true or false".to_owned())),
         (ValueArity::One | ValueArity::Many(_), SettingsValue::Text(text)) => {
             Ok(Some(one(single_line(text, node.line)?)))
         }
-        (ValueArity::One, SettingsValue::List(_) | SettingsValue::Map(_)) => {
-            Err((node.line, "it is one value, no list and no map".to_owned()))
-        }
+        (ValueArity::One, SettingsValue::List(_) | SettingsValue::Map(_)) => Err((
+            node.line,
+            "expected one value, not a list or a map".to_owned(),
+        )),
         (ValueArity::Many(_), SettingsValue::List(items)) => {
             let items = items.iter().map(|item| {
                 let text = item_of(setting, item)?;
@@ -176,9 +174,12 @@ fn values(setting: &SettingDefinition, node: &SettingsNode) -> Result<Values, (u
         (ValueArity::Many(_), SettingsValue::Map(entries)) => {
             let fields = setting.template.fields();
             let Some(fields) = fields else {
-                return Err((node.line, "it is a value or a list, no map".to_owned()));
+                return Err((
+                    node.line,
+                    "expected a value or a list, not a map".to_owned(),
+                ));
             };
-            // One that is taken apart, or one after the other.
+            // A value with fields, or a list of values.
             if entries
                 .iter()
                 .all(|(key, _)| fields.contains(&key.text.as_str()))
@@ -187,7 +188,7 @@ fn values(setting: &SettingDefinition, node: &SettingsNode) -> Result<Values, (u
             }
             let pairs = entries.iter().map(|(key, value)| {
                 let SettingsValue::Text(text) = &value.value else {
-                    return Err((key.line, format!("{}: it is one value", key.text)));
+                    return Err((key.line, format!("{}: expected one value", key.text)));
                 };
                 let text = single_line(text, value.line)?;
                 let pair = template::pair(&key.text, &text);
@@ -208,29 +209,29 @@ fn item_of(setting: &SettingDefinition, item: &SettingsNode) -> Result<String, (
         SettingsValue::List(items) if setting.template.is_list() => {
             let items = items.iter().map(|item| match &item.value {
                 SettingsValue::Text(text) => single_line(text, item.line),
-                _ => Err((item.line, "it is one value".to_owned())),
+                _ => Err((item.line, "expected one value".to_owned())),
             });
             Ok(items.collect::<Result<Vec<_>, _>>()?.join(","))
         }
-        SettingsValue::List(_) => Err((line, "it is a list of values, not of lists".to_owned())),
+        SettingsValue::List(_) => Err((line, "expected a list of values, not of lists".to_owned())),
         SettingsValue::Map(entries) => join_fields(setting, entries, line),
     }
 }
 
-/// A value whose parts stand apart.
+/// Joins the fields of a value.
 fn join_fields(
     setting: &SettingDefinition,
     entries: &[(SettingsKey, SettingsNode)],
     line: u64,
 ) -> Result<String, (u64, String)> {
     let Some(fields) = setting.template.fields() else {
-        return Err((line, "it is a list of values, not of maps".to_owned()));
+        return Err((line, "expected a list of values, not of maps".to_owned()));
     };
     let mut parts = Vec::new();
     for (key, node) in entries {
         if !fields.contains(&key.text.as_str()) {
             let why = format!(
-                "there is no {:?} in it; there are: {}",
+                "unknown field {:?}; the fields are: {}",
                 key.text,
                 fields.join(", ")
             );
@@ -242,7 +243,7 @@ fn join_fields(
             }
             SettingsValue::Null => {}
             SettingsValue::List(_) | SettingsValue::Map(_) => {
-                return Err((key.line, format!("{} is one value", key.text)));
+                return Err((key.line, format!("{}: expected one value", key.text)));
             }
         }
     }
@@ -254,11 +255,11 @@ fn join_fields(
     composed.map_err(|why| (line, why))
 }
 
-/// A value is one line: what it becomes is a word of a command line, in logs and metrics.
+/// Checks that a value is one line, because it becomes a command line argument and appears in logs and metrics.
 fn single_line(text: &str, line: u64) -> Result<String, (u64, String)> {
     let text = text.trim();
     if text.contains(['\n', '\r', '\0']) {
-        return Err((line, "it is more than one line".to_owned()));
+        return Err((line, "more than one line".to_owned()));
     }
     Ok(text.to_owned())
 }

@@ -1,10 +1,10 @@
 //! Settings by flags, environment and one YAML file, in that order of precedence.
 //!
-//! The flags are the one definition. What a variable or the file says becomes words of a command line, which
-//! clap reads like any other; so a value means the same, and is refused for the same reasons, wherever it
-//! stands. Whoever adds a flag has added its variable and its key.
+//! The flags are the only definition. Values of variables and of the file become command line arguments that clap
+//! parses; so a value has the same meaning and validation in all sources. A new flag automatically has a variable and a
+//! key.
 //!
-//! A setting comes from one place: a flag hides the variable and the key, lists are not joined.
+//! A setting has one source: a flag overrides the variable and the key, and lists are not joined.
 
 mod definition;
 mod error;
@@ -34,37 +34,37 @@ pub use self::{
     reload::FileWatcher,
 };
 
-/// The settings in force: what was set, by whom.
+/// A setting in force, with its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectiveSetting {
     /// The key in the file, which is the flag without its dashes.
     pub key: String,
-    /// The values as they were written. Of a flag without value, `true` or `false`.
+    /// The values as written; `true` or `false` for a flag without value.
     pub values: Vec<OsString>,
-    /// Whether there may be several values.
+    /// Whether several values are allowed.
     pub many: bool,
-    /// Who set it.
+    /// Its source.
     pub origin: SettingOrigin,
 }
 
-/// Settings that were read.
+/// The loaded settings.
 #[derive(Debug)]
 pub struct LoadedSettings {
-    /// For clap to make its arguments of.
+    /// The matches of clap.
     pub matches: ArgMatches,
-    /// One by one.
+    /// The individual settings.
     pub settings: Vec<EffectiveSetting>,
-    /// The file that they came from, and what was in it.
+    /// The settings file, with its content.
     pub file: Option<(PathBuf, Vec<u8>)>,
 }
 
-/// How a process was started: what stays the same when the file changes.
+/// The command line and environment of a process, which stay the same when the file changes.
 #[derive(Clone, Debug)]
 pub struct Invocation {
     command: Command,
-    /// The command line, the program's name included.
+    /// The command line, including the program name.
     arguments: Vec<OsString>,
-    /// Whose settings they are.
+    /// The command.
     verb: String,
     definition: SettingDefinitions,
     variables: BTreeMap<String, OsString>,
@@ -72,8 +72,7 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// How a process was started whose words are those of a verb of the command. Variables that do not begin
-    /// with `ARP_MONITOR_` are not looked at, nor are empty ones.
+    /// The invocation of a command. Variables without the prefix `ARP_MONITOR_`, and empty ones, are ignored.
     pub fn new(
         mut command: Command,
         verb: &str,
@@ -105,13 +104,12 @@ impl Invocation {
         })
     }
 
-    /// The file of settings.
+    /// The path of the settings file.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// Variables that look as if they were meant for a setting, and mean nothing. Those that Kubernetes sets
-    /// for a service called arp-monitor are not among them.
+    /// Unknown variables with the prefix. Variables that Kubernetes sets for a service named arp-monitor are excluded.
     pub fn unknown_variables(&self) -> Vec<&str> {
         let of_a_service = |name: &str| {
             name.contains("_SERVICE_") || name.contains("_PORT_") || name.ends_with("_PORT")
@@ -122,7 +120,7 @@ impl Invocation {
             .collect()
     }
 
-    /// Reads the file, if there is one, and puts everything together.
+    /// Reads the file, if there is one, and combines all sources.
     pub fn load(&self) -> Result<LoadedSettings, SettingsError> {
         let Some(path) = &self.file else {
             return self.load_with(None, None);
@@ -149,12 +147,12 @@ impl Invocation {
                 let mut entries = file.entries.iter();
                 Some((file, entries.find(|entry| entry.id == setting.id)?))
             });
-            // What is hidden is looked at as well: it is wrong, even if it does no harm today.
+            // Overridden values are validated as well.
             let by_variable = variable
-                .map(|value| self.words_of_variable(setting, value))
+                .map(|value| self.arguments_of_variable(setting, value))
                 .transpose()?;
             let by_file = entry
-                .map(|(file, entry)| self.words_of_entry(setting, file, entry))
+                .map(|(file, entry)| self.arguments_of_entry(setting, file, entry))
                 .transpose()?;
             let (origin, chosen) = match (by_flag, by_variable, by_file) {
                 (true, _, _) => (SettingOrigin::Flag, Vec::new()),
@@ -178,12 +176,12 @@ impl Invocation {
         })
     }
 
-    fn words_of_variable(
+    fn arguments_of_variable(
         &self,
         setting: &SettingDefinition,
         value: &OsStr,
     ) -> Result<Vec<OsString>, SettingsError> {
-        let wrong = |why: String| SettingsError::Variable {
+        let invalid = |why: String| SettingsError::Variable {
             variable: setting.variable.clone(),
             why,
         };
@@ -194,13 +192,13 @@ impl Invocation {
                 Some("false" | "0") => Vec::new(),
                 _ => {
                     let value = value.display().to_string();
-                    return Err(wrong(format!("{value:?} is none of true, false")));
+                    return Err(invalid(format!("{value:?} is not one of true, false")));
                 }
             },
             ValueArity::Many(separator) => {
                 let text = value
                     .to_str()
-                    .ok_or_else(|| wrong("it is not UTF-8".to_owned()))?;
+                    .ok_or_else(|| invalid("not UTF-8".to_owned()))?;
                 let values = text.split(separator).map(str::trim);
                 values
                     .filter(|value| !value.is_empty())
@@ -208,11 +206,11 @@ impl Invocation {
                     .collect()
             }
         };
-        self.check(setting, &arguments).map_err(wrong)?;
+        self.check(setting, &arguments).map_err(invalid)?;
         Ok(arguments)
     }
 
-    fn words_of_entry(
+    fn arguments_of_entry(
         &self,
         setting: &SettingDefinition,
         file: &SettingsFile,
@@ -224,14 +222,14 @@ impl Invocation {
             .map(|(_, value)| setting.value_text(value.as_ref()))
             .collect();
         if self.check(setting, &arguments).is_err() {
-            // The first that is wrong: so many are right before it.
+            // The index of the first invalid value is the number of valid ones before it.
             let right = self.count_valid(setting, &arguments);
             let line = entry
                 .values
                 .get(right)
                 .map_or(entry.line, |(line, _)| *line);
-            let wrong = arguments.get(right..=right).unwrap_or(&arguments);
-            self.check(setting, wrong)
+            let invalid = arguments.get(right..=right).unwrap_or(&arguments);
+            self.check(setting, invalid)
                 .map_err(|why| SettingsError::Value {
                     place: file.place(line),
                     key: entry.key.clone(),
@@ -241,35 +239,35 @@ impl Invocation {
         Ok((entry.line, arguments))
     }
 
-    /// How many of these words, from the first on, clap takes.
+    /// The number of leading arguments that clap accepts.
     fn count_valid(&self, setting: &SettingDefinition, arguments: &[OsString]) -> usize {
-        let (mut right, mut wrong) = (0, arguments.len());
-        while right + 1 < wrong {
-            let middle = usize::midpoint(right, wrong);
+        let (mut right, mut invalid) = (0, arguments.len());
+        while right + 1 < invalid {
+            let middle = usize::midpoint(right, invalid);
             match self.check(setting, &arguments[..middle]) {
                 Ok(()) => right = middle,
-                Err(_) => wrong = middle,
+                Err(_) => invalid = middle,
             }
         }
         right
     }
 
-    /// Whether clap takes these words of a setting, by themselves.
+    /// Validates the arguments of one setting on their own.
     fn check(&self, setting: &SettingDefinition, arguments: &[OsString]) -> Result<(), String> {
         let before = [self.command.get_name(), &self.verb].map(OsString::from);
         let arguments = before.iter().chain(arguments);
         match self.command.clone().try_get_matches_from(arguments) {
             Ok(_) => Ok(()),
-            // A flag that wants another one beside it is judged with all the others.
+            // A flag that requires another flag is validated with all flags.
             Err(error) if error.kind() == clap::error::ErrorKind::MissingRequiredArgument => Ok(()),
             Err(error) => {
-                tracing::debug!(key = setting.key, %error, "a setting is refused");
+                tracing::debug!(key = setting.key, %error, "a setting is rejected");
                 Err(error::why(&error))
             }
         }
     }
 
-    /// What clap makes of the words that were typed and these.
+    /// Parses the command line with these additional arguments.
     fn parse(&self, more: &[OsString]) -> Result<ArgMatches, SettingsError> {
         let arguments = self.arguments.iter().chain(more);
         let matches = self.command.clone().try_get_matches_from(arguments)?;
@@ -277,9 +275,9 @@ impl Invocation {
         Ok(verb.cloned().unwrap_or_default())
     }
 
-    /// The flag that looks most like a key.
+    /// The flag that is most similar to a key.
     fn similar_flag(&self, key: &str) -> Option<String> {
-        // What stands behind = is not the name of a flag.
+        // The part after `=` is not part of the name.
         let flag = format!("--{}", key.split('=').next()?);
         let arguments = [self.command.get_name(), &self.verb, &flag].map(OsString::from);
         let error = self.command.clone().try_get_matches_from(arguments).err()?;

@@ -1,8 +1,8 @@
-//! Notices that a file says something else.
+//! Detects changes of a file.
 //!
-//! What is watched is the directory: a file that is replaced by renaming is another file, and Kubernetes renames
-//! a link beside the one that leads to the file. What counts is what can be read under the name; it is also
-//! looked at now and then, for links that lead elsewhere and directories that are replaced.
+//! The directory is watched: a file replaced by renaming is a new inode, and Kubernetes renames a symbolic link next to
+//! the file's link. The content under the name is compared; it is also polled, to cover links into other directories
+//! and replaced directories.
 
 use std::{
     future, io,
@@ -24,34 +24,33 @@ use tokio::{
 
 use super::file;
 
-/// Whoever writes a file does it in several steps; this long after the last it is looked at.
+/// The delay after the last event before the file is read, because a file is written in several steps.
 const SETTLE_DELAY: Duration = Duration::from_millis(200);
-/// Whoever never rests does not keep it from being looked at.
+/// Maximum delay under continuous events.
 const MAX_SETTLE: Duration = Duration::from_secs(2);
-/// How often it is looked at without any sign.
+/// The polling interval without events.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Follows a file.
+/// Watches a file for changes.
 #[derive(Debug)]
 pub struct FileWatcher {
     path: PathBuf,
-    /// What happens in its directory, if the kernel tells.
+    /// The inotify events of its directory, if available.
     events: Option<AsyncFd<OwnedFd>>,
-    /// What could be read last.
-    seen: Option<Vec<u8>>,
-    /// Something has happened since the file was last looked at. Kept here, because whoever waits may be called
-    /// away by a signal.
+    /// The last content.
+    last_content: Option<Vec<u8>>,
+    /// Whether an event has arrived since the last read. Stored here because the waiting future may be cancelled.
     change_pending: bool,
 }
 
 impl FileWatcher {
-    /// Follows a file in which there was this. To be called within the runtime.
-    pub fn new(path: &Path, seen: Vec<u8>) -> Self {
+    /// Watches a file with the last content `last_content`. Must be called within the runtime.
+    pub fn new(path: &Path, last_content: Vec<u8>) -> Self {
         let follower = Self {
             path: path.to_owned(),
             events: None,
-            seen: Some(seen),
-            // It may have changed since it was read.
+            last_content: Some(last_content),
+            // The file may have changed since it was read.
             change_pending: true,
         };
         match open() {
@@ -71,11 +70,10 @@ impl FileWatcher {
         }
     }
 
-    /// Completes when there is something else in the file than when it was last looked at, or when it cannot
-    /// be read any more, or can again.
+    /// Completes when the content differs from the last read, or when the file becomes unreadable or readable.
     pub async fn changed(&mut self) {
         loop {
-            // Anew each time, in case the directory is another one; to watch one twice is to watch it once.
+            // Renewed each time because the directory may have been replaced; adding an existing watch has no effect.
             if let Err(error) = self.watch() {
                 tracing::debug!(%error, path = %self.path.display(), "the directory of the settings cannot be watched");
             }
@@ -94,15 +92,15 @@ impl FileWatcher {
         }
     }
 
-    /// Looks at the file now. Returns whether there is something else in it.
+    /// Reads the file now. Returns whether the content has changed.
     pub fn reread(&mut self) -> bool {
         let now = file::read(&self.path).ok();
-        let differs = now != self.seen;
-        self.seen = now;
+        let differs = now != self.last_content;
+        self.last_content = now;
         differs
     }
 
-    /// Waits until nothing happens in the directory for a moment.
+    /// Waits until there are no events in the directory for [`SETTLE_DELAY`].
     async fn wait_until_settled(&self) {
         let latest = Instant::now() + MAX_SETTLE;
         loop {
@@ -113,7 +111,7 @@ impl FileWatcher {
         }
     }
 
-    /// Completes when something has happened in the directory.
+    /// Completes on an event in the directory.
     async fn wait_for_event(&self) {
         let Some(events) = &self.events else {
             return future::pending().await;
@@ -125,7 +123,7 @@ impl FileWatcher {
             };
             match drained {
                 Ok(Ok(())) => return,
-                // Nothing there after all.
+                // Spurious readiness.
                 Err(_) => {}
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "inotify");
@@ -158,12 +156,12 @@ fn open() -> io::Result<AsyncFd<OwnedFd>> {
     readiness::readable(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)
 }
 
-/// Takes the events that there are; an error if there is none.
+/// Reads the pending events; an error if there are none.
 fn drain(inotify: &OwnedFd) -> io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut any = false;
     let mut reader = inotify::Reader::new(inotify, &mut buffer);
-    // What happened to which file is of no interest.
+    // The content of the events does not matter.
     loop {
         match reader.next() {
             Ok(_) => any = true,
@@ -182,11 +180,11 @@ mod tests {
 
     use super::*;
 
-    /// Far more than it takes, and less than it takes to look without a sign.
-    const PATIENCE: Duration = Duration::from_secs(20);
+    /// More than any event needs, and less than the polling interval.
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     async fn changes(follower: &mut FileWatcher) {
-        timeout(PATIENCE, follower.changed()).await.unwrap();
+        timeout(TIMEOUT, follower.changed()).await.unwrap();
     }
 
     #[tokio::test]
@@ -205,11 +203,11 @@ mod tests {
         changes(&mut follower).await;
         fs::write(&path, "c").unwrap();
         changes(&mut follower).await;
-        assert_eq!(follower.seen.as_deref(), Some(&b"c"[..]));
+        assert_eq!(follower.last_content.as_deref(), Some(&b"c"[..]));
     }
 
     #[tokio::test]
-    async fn a_config_map_is_followed_through_its_links() {
+    async fn config_map_is_read_through_its_symbolic_links() {
         let directory = TempDir::new().unwrap();
         let at = |name: &str| directory.path().join(name);
         for (version, text) in [("..1", "a"), ("..2", "b")] {
@@ -222,11 +220,11 @@ mod tests {
         symlink("..2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
         changes(&mut follower).await;
-        assert_eq!(follower.seen.as_deref(), Some(&b"b"[..]));
+        assert_eq!(follower.last_content.as_deref(), Some(&b"b"[..]));
     }
 
     #[tokio::test]
-    async fn what_leaves_the_file_as_it_was_is_nothing() {
+    async fn unchanged_file_causes_no_reload() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("config.yaml");
         fs::write(&path, "a").unwrap();

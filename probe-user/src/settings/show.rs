@@ -1,11 +1,11 @@
-//! The settings in force, as a file of settings that says where each comes from.
+//! Shows the settings in force as a settings file with the source of each.
 
 use std::fmt::Write as _;
 
 use super::{EffectiveSetting, LoadedSettings, SettingOrigin};
 
 impl LoadedSettings {
-    /// The settings as YAML. Read as a file it means the same.
+    /// The settings as YAML, which can be read as a settings file with the same meaning.
     pub fn show(&self) -> String {
         let path = self
             .file
@@ -48,12 +48,13 @@ fn write_one(text: &mut String, setting: &EffectiveSetting, origin: &str) -> std
     }
 }
 
-/// A scalar, quoted where it might mean something else.
+/// A scalar, quoted if it could have another meaning.
 fn scalar(text: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "./_-:".contains(letter);
-    let begins_well = text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '/');
-    let means_nothing = ["null", "~"].contains(&text.to_ascii_lowercase().as_str());
-    if begins_well && text.chars().all(plain) && !text.ends_with(':') && !means_nothing {
+    let has_valid_start =
+        text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '/');
+    let is_ambiguous = ["null", "~"].contains(&text.to_ascii_lowercase().as_str());
+    if has_valid_start && text.chars().all(plain) && !text.ends_with(':') && !is_ambiguous {
         text.to_owned()
     } else {
         // JSON is YAML.

@@ -1,22 +1,22 @@
-//! The parts of a value that is written as one text, by the name that the help gives it: `CIDR[@EXPIRES]=REASON`
-//! is a CIDR, perhaps an expiry and a reason. In a file they may stand apart.
+//! The fields of a value that is written as one text, by its name in the help: `CIDR[@EXPIRES]=REASON` has the fields
+//! CIDR, an optional expiry and a reason. In a file they may be separate fields.
 
-/// One part.
+/// One field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct TemplatePart {
     /// Its name in a file.
     name: String,
-    /// What stands before it.
+    /// The separator before it.
     before: String,
     optional: bool,
 }
 
-/// The parts of a value.
+/// The fields of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ValueTemplate(Vec<TemplatePart>);
 
 impl ValueTemplate {
-    /// Reads the name that a flag's value has in the help.
+    /// Parses the value name of a flag in the help.
     pub fn new(value_name: &str) -> Self {
         let mut parts: Vec<TemplatePart> = Vec::new();
         let (mut before, mut optional, mut inside) = (String::new(), false, false);
@@ -45,23 +45,23 @@ impl ValueTemplate {
         Self(parts)
     }
 
-    /// The names of the parts, if they may stand apart.
+    /// The names of the fields; `None` for a simple value.
     pub fn fields(&self) -> Option<Vec<&str>> {
         self.is_pair()
             .then(|| self.0.iter().map(|part| part.name.as_str()).collect())
     }
 
-    /// Whether it is something = something: a map may list such values.
+    /// Whether it has the form `KEY=VALUE`: such values may be written as a map.
     pub fn is_pair(&self) -> bool {
         self.0.iter().any(|part| part.before == "=")
     }
 
-    /// Whether it is a list with commas.
+    /// Whether it is a comma-separated list.
     pub fn is_list(&self) -> bool {
         self.0.iter().any(|part| part.before == ",")
     }
 
-    /// Puts a value together from its parts.
+    /// Joins a value from its fields.
     pub fn join_fields<'a>(&self, of: impl Fn(&str) -> Option<&'a str>) -> Result<String, String> {
         let mut text = String::new();
         for (number, part) in self.0.iter().enumerate() {
@@ -78,7 +78,7 @@ impl ValueTemplate {
         Ok(text)
     }
 
-    /// What divides the parts may stand only in the last one.
+    /// Separators are allowed in the last field only.
     fn check(&self, number: usize, value: &str) -> Result<(), String> {
         let divider = self.0[number + 1..]
             .iter()
@@ -93,7 +93,7 @@ impl ValueTemplate {
     }
 }
 
-/// Puts a value together from what stands before its `=` and what stands behind.
+/// Joins a key and a value with `=`.
 pub(super) fn pair(key: &str, value: &str) -> Result<String, String> {
     if key.contains('=') {
         return Err(format!("{key:?} contains ="));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pairs_have_fields_and_only_what_has_commas_is_a_list() {
+    fn only_pairs_have_fields_and_only_comma_separated_values_are_lists() {
         for (name, pair, list) in [
             ("CIDR", false, false),
             ("MAC,MAC…", false, true),

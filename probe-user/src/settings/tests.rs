@@ -1,4 +1,4 @@
-//! What a setting is worth, by where it stands.
+//! Tests of the settings by source.
 
 use std::fs;
 
@@ -89,7 +89,7 @@ impl Case {
             .unwrap()
     }
 
-    /// The complaint about a file, without its path.
+    /// The error about a file, without its path.
     fn complaint(&self, file: &[u8]) -> String {
         let error = self.load_bytes(&[], &[], file).unwrap_err().to_string();
         error.replace(self.path().to_str().unwrap(), "FILE")
@@ -114,7 +114,7 @@ fn values(file: &str, key: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_flag_goes_before_a_variable_and_a_variable_before_the_file_and_that_before_the_default() {
+fn flags_override_variables_which_override_the_file_which_overrides_defaults() {
     let variable = |name: &str| SettingOrigin::Variable(name.to_owned());
     for (key, flag, (name, by_variable), by_file, default) in [
         (
@@ -199,7 +199,7 @@ fn a_flag_goes_before_a_variable_and_a_variable_before_the_file_and_that_before_
 }
 
 #[test]
-fn a_switch_can_be_turned_off_by_whoever_goes_before() {
+fn switch_can_be_disabled_by_a_source_with_precedence() {
     let case = Case::new();
     let loaded = case.load(&[], &[("ARP_MONITOR_LOUD", "false")], "loud: true\n");
     assert_eq!(get(&loaded, "loud").0, ["false"]);
@@ -208,12 +208,12 @@ fn a_switch_can_be_turned_off_by_whoever_goes_before() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the environment variable ARP_MONITOR_LOUD: \"loud\" is none of true, false"
+        "the environment variable ARP_MONITOR_LOUD: \"loud\" is not one of true, false"
     );
 }
 
 #[test]
-fn the_file_is_named_by_a_flag_or_a_variable() {
+fn settings_file_is_named_by_a_flag_or_a_variable() {
     let directory = TempDir::new().unwrap();
     let path = |name: &str| {
         let path = directory.path().join(name);
@@ -285,7 +285,7 @@ fn lists_and_maps_are_written_as_one_expects_them() {
 }
 
 #[test]
-fn a_variable_has_several_values_by_the_separator_of_its_flag_or_on_lines() {
+fn variable_values_are_split_by_the_separator_of_the_flag_or_by_lines() {
     let case = Case::new();
     let variables = [
         ("ARP_MONITOR_TRACK", "192.0.2.0/24, 198.51.100.0/24"),
@@ -303,44 +303,41 @@ fn a_variable_has_several_values_by_the_separator_of_its_flag_or_on_lines() {
 }
 
 #[test]
-fn a_key_that_is_wrong_is_named_with_its_line_and_those_that_there_are() {
+fn unknown_key_is_reported_with_its_line_and_the_valid_keys() {
     let case = Case::new();
-    let all = "there are: settle, attach, track, same-owner, ignore, segment, loud, number";
+    let all = "the settings are: settle, attach, track, same-owner, ignore, segment, loud, number";
     for (file, complaint) in [
         (
             "settle: 1s\ntrak: x\n",
-            &*format!("FILE:2: there is no setting \"trak\" (is track meant?); {all}"),
+            &*format!("FILE:2: unknown setting \"trak\" (is track meant?); {all}"),
         ),
         (
             "config: x\n",
-            &format!("FILE:1: there is no setting \"config\"; {all}"),
+            &format!("FILE:1: unknown setting \"config\"; {all}"),
         ),
         (
             "q=b: x\n",
-            &format!("FILE:1: there is no setting \"q=b\"; {all}"),
+            &format!("FILE:1: unknown setting \"q=b\"; {all}"),
         ),
-        (
-            "'': x\n",
-            &format!("FILE:1: there is no setting \"\"; {all}"),
-        ),
+        ("'': x\n", &format!("FILE:1: unknown setting \"\"; {all}")),
     ] {
         assert_eq!(case.complaint(file.as_bytes()), complaint, "{file:?}");
     }
 }
 
 #[test]
-fn a_value_that_is_wrong_is_named_with_its_line_and_what_would_be_right() {
+fn invalid_value_is_reported_with_its_line_and_the_expected_format() {
     let case = Case::new();
     for (file, complaint) in [
         (
             "\n\nattach: natve\n",
-            "FILE:3: attach: \"natve\" is none of auto, native (is native meant?)",
+            "FILE:3: attach: \"natve\" is not one of auto, native (is native meant?)",
         ),
         ("number: 1\n", "FILE:1: number: \"1\": 1 is not in 2..=9"),
         ("number: -1\n", "FILE:1: number: \"-1\": -1 is not in 2..=9"),
         (
             "number: [3]\n",
-            "FILE:1: number: it is one value, no list and no map",
+            "FILE:1: number: expected one value, not a list or a map",
         ),
         (
             "number: ''\n",
@@ -348,24 +345,24 @@ fn a_value_that_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         ),
         (
             "loud: yes\n",
-            "FILE:1: loud: \"yes\" is none of true, false",
+            "FILE:1: loud: \"yes\" is not one of true, false",
         ),
-        ("loud: [true]\n", "FILE:1: loud: it is true or false"),
+        ("loud: [true]\n", "FILE:1: loud: expected true or false"),
         (
             "track:\n- 192.0.2.0/24\n- 192.0.2.0/33\n",
             "FILE:3: track: \"192.0.2.0/33\": invalid IP address syntax",
         ),
         (
             "track: {a: b}\n",
-            "FILE:1: track: it is a value or a list, no map",
+            "FILE:1: track: expected a value or a list, not a map",
         ),
         (
             "track: [[192.0.2.0/24]]\n",
-            "FILE:1: track: it is a list of values, not of lists",
+            "FILE:1: track: expected a list of values, not of lists",
         ),
         (
             "track: [{a: b}]\n",
-            "FILE:1: track: it is a list of values, not of maps",
+            "FILE:1: track: expected a list of values, not of maps",
         ),
         (
             "track:\n -\n",
@@ -377,11 +374,11 @@ fn a_value_that_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         ),
         (
             "ignore:\n- cidr: 192.0.2.0/24\n  until: x\n",
-            "FILE:3: ignore: there is no \"until\" in it; there are: cidr, expires, reason",
+            "FILE:3: ignore: unknown field \"until\"; the fields are: cidr, expires, reason",
         ),
         (
             "ignore:\n- cidr: 192.0.2.0/24\n  reason: |\n    a\n    b\n",
-            "FILE:4: ignore: it is more than one line",
+            "FILE:4: ignore: more than one line",
         ),
         (
             "ignore: [{cidr: a=b, reason: x}]\n",
@@ -389,7 +386,7 @@ fn a_value_that_is_wrong_is_named_with_its_line_and_what_would_be_right() {
         ),
         (
             "segment: {eth0: [a]}\n",
-            "FILE:1: segment: eth0: it is one value",
+            "FILE:1: segment: eth0: expected one value",
         ),
     ] {
         assert_eq!(case.complaint(file.as_bytes()), complaint, "{file:?}");
@@ -397,40 +394,28 @@ fn a_value_that_is_wrong_is_named_with_its_line_and_what_would_be_right() {
 }
 
 #[test]
-fn what_is_no_file_of_settings_is_refused_and_it_is_said_why() {
+fn invalid_settings_file_is_rejected_with_a_reason() {
     let case = Case::new();
     for (file, complaint) in [
-        (
-            "settle: 1s\n\nsettle: 2s\n",
-            "FILE:3: the key settle is there twice",
-        ),
-        (
-            "",
-            "FILE: it sets nothing; if that is meant, write {} into it",
-        ),
+        ("settle: 1s\n\nsettle: 2s\n", "FILE:3: duplicate key settle"),
+        ("", "FILE: the file is empty; write `{}` for defaults"),
         (
             "# nothing\n",
-            "FILE: it sets nothing; if that is meant, write {} into it",
+            "FILE: the file is empty; write `{}` for defaults",
         ),
-        (
-            "- a\n",
-            "FILE:1: it is no map of settings, like `attach: tc`",
-        ),
+        ("- a\n", "FILE:1: not a map of settings like `attach: tc`"),
         (
             "nonsense\n",
-            "FILE:1: it is no map of settings, like `attach: tc`",
+            "FILE:1: not a map of settings like `attach: tc`",
         ),
     ] {
         assert_eq!(case.complaint(file.as_bytes()), complaint, "{file:?}");
     }
-    assert_eq!(
-        case.complaint(b"a: 1\nb: \xff\n"),
-        "FILE:2: it is not UTF-8"
-    );
+    assert_eq!(case.complaint(b"a: 1\nb: \xff\n"), "FILE:2: not UTF-8");
     let huge = vec![b'#'; (1 << 20) + 1];
     assert_eq!(
         case.complaint(&huge),
-        "FILE: it is larger than 1 MiB: no file of settings is"
+        "FILE: larger than 1 MiB, the maximum for settings"
     );
 }
 
@@ -448,7 +433,7 @@ fn a_value_that_is_hidden_is_looked_at_too() {
 }
 
 #[test]
-fn what_is_no_file_cannot_be_read() {
+fn directory_as_settings_file_is_an_error() {
     let case = Case::new();
     fs::create_dir(case.path()).unwrap();
     let path = case.path();
@@ -457,14 +442,11 @@ fn what_is_no_file_cannot_be_read() {
     let invocation = Invocation::new(command, "run", arguments.to_vec(), []).unwrap();
     let error = anyhow::Error::from(invocation.load().unwrap_err());
     let complaint = format!("{error:#}");
-    assert!(
-        complaint.ends_with(": it is no regular file"),
-        "{complaint}"
-    );
+    assert!(complaint.ends_with(": not a regular file"), "{complaint}");
 }
 
 #[test]
-fn a_variable_that_means_nothing_is_strange_unless_kubernetes_made_it() {
+fn unknown_variable_is_reported_unless_kubernetes_set_it() {
     let names = [
         "ARP_MONITOR_TRAK",
         "ARP_MONITOR_TRACK",
@@ -482,7 +464,7 @@ fn a_variable_that_means_nothing_is_strange_unless_kubernetes_made_it() {
 }
 
 #[test]
-fn what_is_shown_means_the_same_when_it_is_read() {
+fn shown_settings_round_trip() {
     let case = Case::new();
     let file = "settle: 5s\nloud: true\nignore:\n- {cidr: 192.0.2.0/24, reason: 'x: \"y\" # z'}\n\
                 segment: {eth0: 'null', eth1: '~'}\ntrack: [192.0.2.0/24, 2001:db8::/32]\n";
@@ -516,7 +498,7 @@ fn what_is_shown_means_the_same_when_it_is_read() {
 }
 
 #[test]
-fn a_file_of_many_thousand_networks_is_read_and_the_wrong_one_among_them_is_named() {
+fn large_file_is_parsed_and_its_one_invalid_network_is_reported() {
     use std::fmt::Write as _;
     let mut file = "track:\n".to_owned();
     for number in 0..20_000u32 {

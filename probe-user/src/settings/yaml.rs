@@ -1,31 +1,30 @@
-//! YAML as text with line numbers: what a value means is for whoever knows its key to say. So `10`, `1.50` and
-//! `no` stay what was written.
+//! YAML as text with line numbers; the setting of the key interprets the value. So `10`, `1.50` and `no` keep their
+//! text.
 //!
-//! Anchors, aliases, merge keys and tags are refused: a file of settings has no use for them, and they are what
-//! makes a small file large.
+//! Anchors, aliases, merge keys and tags are rejected: settings do not need them, and they can expand a small file.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{MergeKeyPolicy, Spanned, UserMessageFormatter, budget, options};
 
-/// How deep lists and maps may lie in each other: three levels are of use.
+/// Maximum nesting depth; three levels are used.
 const MAX_DEPTH: usize = 16;
-/// How many values there may be.
+/// Maximum number of values.
 const MAX_NODES: usize = 200_000;
 
-const TOO_DEEP: &str = "lists and maps lie too deep in each other";
+const TOO_DEEP: &str = "lists and maps are nested too deeply";
 
-/// A value and where it stands.
+/// A value with its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SettingsNode {
     /// The line, from 1.
     pub line: u64,
-    /// What stands there.
+    /// The value.
     pub value: SettingsValue,
 }
 
-/// A value, as it was written.
+/// A value as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SettingsValue {
     /// Nothing, `~` or `null`.
@@ -47,16 +46,16 @@ pub(super) struct SettingsKey {
     pub text: String,
 }
 
-/// Why a text is no YAML that can be used.
+/// Why a text is invalid or unsupported YAML.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SettingsYamlError {
-    /// The line, from 1, if it is the fault of one.
+    /// The line, from 1, if the error is on a line.
     pub line: Option<u64>,
     /// What is wrong.
     pub what: String,
 }
 
-/// Reads one document.
+/// Parses one document.
 pub(super) fn parse(text: &str) -> Result<SettingsNode, SettingsYamlError> {
     let options = options! {
         budget: budget! {
@@ -88,25 +87,25 @@ impl SettingsYamlError {
     }
 }
 
-/// What is wrong, without the place.
+/// The error without its location.
 fn what(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::{Error, budget::BudgetBreach};
     match error.without_snippet() {
         Error::Budget { breach, .. } => match breach {
             BudgetBreach::Anchors { .. } | BudgetBreach::Aliases { .. } => {
-                "anchors (&) and aliases (*) are not used here: quote a value that begins so"
+                "anchors (&) and aliases (*) are not supported: quote a value that starts with them"
                     .to_owned()
             }
             BudgetBreach::Depth { .. } => TOO_DEEP.to_owned(),
-            BudgetBreach::Documents { .. } => "there is more than one document".to_owned(),
-            _ => "there is too much in it".to_owned(),
+            BudgetBreach::Documents { .. } => "more than one document".to_owned(),
+            _ => "too many values".to_owned(),
         },
         Error::DuplicateMappingKey { key: Some(key), .. } => {
-            format!("the key {key} is there twice")
+            format!("duplicate key {key}")
         }
         other => {
             let text = other.render_with_formatter(&UserMessageFormatter);
-            // The place is said elsewhere.
+            // The location is reported separately.
             let what = text
                 .rsplit_once(" at line ")
                 .map(|(what, _)| what.to_owned());
@@ -118,10 +117,10 @@ fn what(error: &serde_saphyr::Error) -> String {
     }
 }
 
-/// A value as the parser hands it over.
+/// A value from the parser.
 enum RawValue {
     Null,
-    /// A plain scalar that looks like a number or a truth value: its text is in the file.
+    /// A plain scalar that looks like a number or a boolean: its text is taken from the file.
     Plain,
     Text(String),
     List(Vec<Spanned<RawValue>>),
@@ -155,7 +154,7 @@ fn node(raw: Spanned<RawValue>, text: &str) -> SettingsNode {
     }
 }
 
-/// What stands in the file.
+/// The text in the file.
 fn written<'text>(location: &serde_saphyr::Location, text: &'text str) -> Option<&'text str> {
     let span = location.span();
     let start = usize::try_from(span.byte_offset()?).ok()?;
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scalar_is_what_was_written_whatever_it_looks_like() {
+    fn scalar_keeps_its_text() {
         for written in [
             "1.10",
             "0x10",
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_maps_know_their_lines() {
+    fn lists_and_maps_have_line_numbers() {
         let entries = map("a:\n  - x\n  - {y: 1,\n     z: 2}\n");
         let SettingsValue::List(items) = &entries[0].2 else {
             panic!("{entries:?}")
@@ -288,12 +287,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_use_is_an_error_with_its_line() {
+    fn unusable_yaml_is_an_error_with_its_line() {
         let bomb = "a: &a [1, 1]\nb: &b [*a, *a]\n";
         let deep = "[".repeat(100_000);
         let blocks: String = (0..100).map(|depth| " ".repeat(depth) + "a:\n").collect();
         for (bad, line, what) in [
-            ("a: 1\nb: 2\na: 3\n", 3, "twice"),
+            ("a: 1\nb: 2\na: 3\n", 3, "duplicate"),
             ("a: [\n", 1, ""),
             (bomb, 1, "anchors"),
             ("b: *a\n", 1, ""),
@@ -301,8 +300,8 @@ mod tests {
             ("? [a]\n: b\n", 1, ""),
             ("a: 1\n<<: {b: 1}\n", 2, ""),
             ("a: !odd 1\n", 1, ""),
-            (&deep, 1, "too deep"),
-            (&blocks, MAX_DEPTH as u64 + 1, "too deep"),
+            (&deep, 1, "nested too deeply"),
+            (&blocks, MAX_DEPTH as u64 + 1, "nested too deeply"),
         ] {
             let error = parse(bad).unwrap_err();
             let start: String = bad.chars().take(30).collect();

@@ -237,7 +237,7 @@ impl Bench {
     }
 }
 
-/// FilterSettings with which all frames are unchanged for an hour, or all are emitted.
+/// The settings with which all frames are unchanged for an hour, or all are emitted.
 fn settings(emit_all: bool) -> FilterSettings {
     FilterSettings {
         refresh_ns: if emit_all { 0 } else { 3_600_000_000_000 },

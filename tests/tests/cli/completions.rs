@@ -76,7 +76,10 @@ fn flags(text: &str) -> BTreeSet<String> {
 fn completions_of_bash_have_every_verb_and_flag() {
     let script = run(&["completions", "bash"]);
     for help in all_helps() {
-        let below = help.path.iter().map(|verb| format!("__subcmd__{verb}"));
+        let below = help
+            .path
+            .iter()
+            .map(|verb| format!("__subcmd__{}", verb.replace('-', "__subcmd__")));
         let label = format!("\n        probe{})\n", below.collect::<String>());
         let section = script
             .split(&label)

@@ -55,7 +55,7 @@ fn with_root_all_checks_pass_and_doctor_exits_0() {
         "TCX",
         "tc (disables_offload), watched by default",
         "rx-vlan-offload",
-        "Everything needed is there.",
+        "All requirements are met.",
     ] {
         assert!(text.contains(word), "{word}: {text}");
     }
@@ -128,8 +128,8 @@ fn a_missing_capability_is_named_in_json_too() {
         report["missing_capabilities"],
         serde_json::json!(["CAP_PERFMON"])
     );
-    assert_eq!(check(&report, "capabilities")["standing"], "missing");
-    assert_eq!(check(&report, "kernel")["standing"], "ok");
+    assert_eq!(check(&report, "capabilities")["status"], "missing");
+    assert_eq!(check(&report, "kernel")["status"], "ok");
 }
 
 #[test]
@@ -137,5 +137,5 @@ fn in_a_user_namespace_doctor_reports_capabilities_as_insufficient() {
     let lab = Lab::new().unwrap();
     let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let report = json(&monitor, &["unshare", "--user", "--map-root-user", "--"], 4);
-    assert_eq!(check(&report, "user ns")["standing"], "missing");
+    assert_eq!(check(&report, "user ns")["status"], "missing");
 }

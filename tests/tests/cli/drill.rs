@@ -93,7 +93,7 @@ fn only_one_drill_runs_at_a_time_and_a_killed_one_is_removed() {
         .finish(TIMEOUT)
         .unwrap();
     assert_eq!(second.status.code(), Some(4));
-    assert!(second.stderr.contains("goes on already"), "{second:?}");
+    assert!(second.stderr.contains("already running"), "{second:?}");
     first.kill().unwrap();
     wait_for_series(&daemon, 0);
     let _third = drill(&monitor, &daemon_socket, &[]);

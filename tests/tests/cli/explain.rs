@@ -89,7 +89,7 @@ fn without_a_daemon_and_a_cluster_arp_probes_are_sent() {
     let (exit, conflict) = explain_json(SHARED_ADDRESS);
     assert_eq!((exit, &conflict["status"]), (CONFLICT, &"conflict".into()));
     assert_eq!(macs(&conflict), both_macs(&hosts));
-    assert_eq!(conflict["check"]["verdict"], "conflict");
+    assert_eq!(conflict["check"]["status"], "conflict");
 
     let (exit, own) = explain_json(CLIENT_ADDRESS);
     assert_eq!((exit, &own["status"]), (SUCCESS, &"one_owner".into()));
@@ -107,7 +107,7 @@ fn without_a_daemon_and_a_cluster_arp_probes_are_sent() {
     assert_one_screen(&text.stdout);
     for words in [
         "CONFLICT",
-        "Two machines have this address at once.",
+        "Two hosts own this address at once.",
         &hosts.duplicate.mac().to_string(),
         "no daemon at /nonexistent/socket",
         "ip neigh | grep",
@@ -137,7 +137,12 @@ fn without_raw_sockets_explain_reports_the_gap_and_continues() {
 
     let not_probed = explain(&hosts.client, &[&["--no-probe"], &words[..]].concat());
     assert_eq!(status(&not_probed), FAILED, "{not_probed:?}");
-    assert!(not_probed.stdout.contains("not known"), "{not_probed:?}");
+    assert!(
+        not_probed
+            .stdout
+            .contains("The owner is unknown: no probe was sent"),
+        "{not_probed:?}"
+    );
 
     // What the daemon knows is still reported.
     let daemon = hosts

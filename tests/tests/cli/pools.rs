@@ -148,7 +148,7 @@ fn helm_output_is_read_from_standard_input() {
     let output = repository.pools(&["check", "-", "west.yaml", "-o", "json"], &text);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let places = report["findings"][0]["places"].as_array().unwrap();
+    let places = report["findings"][0]["locations"].as_array().unwrap();
     assert_eq!(places[0]["file"], "stdin");
     assert_eq!(places[0]["line"], 9);
     assert_eq!(places[1]["file"], "west.yaml");
@@ -329,7 +329,7 @@ fn an_address_outside_of_all_pools_cannot_be_excluded() {
         (
             ["exclude", "192.0.2.9-192.0.2.1", "pool.yaml"],
             2,
-            "turned round",
+            "in the right order",
         ),
     ] {
         let output = repository.pools(&words, "");
@@ -363,7 +363,7 @@ fn a_duplicate_key_exits_4_in_manifests_and_in_the_plan() {
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     let messages = String::from_utf8(output.stderr).unwrap();
     assert!(
-        messages.contains("twice/pool.yaml:8:3: the key"),
+        messages.contains("twice/pool.yaml:8:3: duplicate key"),
         "{messages}"
     );
 }
@@ -383,7 +383,7 @@ fn the_plan_applies_to_every_path_of_the_directory() {
     assert_eq!(codes(&report), ["not_in_plan"]);
     assert_eq!(report["findings"][0]["level"], "error");
     let message = report["findings"][0]["message"].as_str().unwrap();
-    assert!(message.ends_with("it knows east and west"), "{message}");
+    assert!(message.ends_with("it contains east and west"), "{message}");
     let shown = repository.ends_with(
         1,
         &["check", "east-prod", "--plan", "plan.yaml", "-o", "sarif"],

@@ -28,7 +28,7 @@ fn silent(metrics: &Metrics, ip: &str) -> Option<f64> {
 }
 
 fn probes_sent(metrics: &Metrics) -> f64 {
-    let labels = [("purpose", "care")];
+    let labels = [("purpose", "periodic")];
     metrics
         .get("arp_monitor_arp_probes_sent_total", &labels)
         .unwrap_or(0.0)
@@ -134,7 +134,7 @@ fn an_address_announced_by_a_load_balancer_on_this_host_is_not_silent() -> Resul
     let client = Client { host: &one, access };
     for ip in [ANNOUNCED, DEAD] {
         let (status, record) = client.checked("/nonexistent", ip)?;
-        assert_eq!(record["verdict"], "no_reply", "{record:#}");
+        assert_eq!(record["status"], "no_reply", "{record:#}");
         assert_eq!((status, record.get("expected")), (Some(SUCCESS), None));
         let (_, explanation) = client.explained(socket.argument(), ip)?;
         assert_eq!(explanation["status"], "unknown", "{explanation:#}");
@@ -148,12 +148,12 @@ fn an_address_announced_by_a_load_balancer_on_this_host_is_not_silent() -> Resul
         Ok(silent(metrics, DEAD) == Some(1.0))
     })?;
     assert_eq!(silent(&metrics, ANNOUNCED), Some(0.0));
-    for (ip, verdict, expected, situation, status) in [
+    for (ip, owner_status, expected, situation, status) in [
         (ANNOUNCED, "one_owner", true, "one_owner", SUCCESS),
         (DEAD, "no_reply", false, "silent", UNMET),
     ] {
         let (exit, record) = client.checked(socket.argument(), ip)?;
-        assert_eq!(record["verdict"], verdict, "{record:#}");
+        assert_eq!(record["status"], owner_status, "{record:#}");
         assert_eq!(
             (exit, &record["expected"]),
             (Some(status), &expected.into())

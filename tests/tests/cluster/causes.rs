@@ -223,7 +223,7 @@ fn wait_for_annotated_conflict(environment: &Environment, socket: &DaemonSocket)
         conflict["owners"].to_string().contains("node-2")
     })?;
     // An unknown MAC may belong to the missing node.
-    let sentence = format!("{device} may be that node, through another network card");
+    let sentence = format!("{device} may be that node, through another interface");
     wait_for("another network card", OTHER_CARD, &|conflict| {
         evidence(conflict).contains(&sentence)
     })?;

@@ -136,7 +136,7 @@ fn every_address_of_the_cluster_is_compared_with_the_replies() -> Result<()> {
     let ips: Vec<_> = records.keys().map(String::as_str).collect();
     let whole: Vec<_> = (64..=71).map(|last| format!("192.0.2.{last}")).collect();
     assert_eq!(ips, whole, "exactly the addresses of the layer 2 pool");
-    for (ip, verdict, expected) in [
+    for (ip, owner_status, expected) in [
         ("192.0.2.64", "one_owner", true),
         ("192.0.2.65", "no_reply", false),
         ("192.0.2.66", "one_owner", false),
@@ -144,7 +144,7 @@ fn every_address_of_the_cluster_is_compared_with_the_replies() -> Result<()> {
         ("192.0.2.70", "one_owner", false),
     ] {
         let record = &records[ip];
-        assert_eq!(record["verdict"], verdict, "{record}");
+        assert_eq!(record["status"], owner_status, "{record}");
         assert_eq!(record["expected"], expected, "{record}");
         assert_eq!(record["cluster"]["pool"]["name"], "production");
     }
@@ -255,7 +255,7 @@ fn explain_names_the_current_and_the_expected_owner() -> Result<()> {
     let (exit, explanation) = cluster.explained("192.0.2.64");
     assert_eq!(exit, CONFLICT, "{explanation:#}");
     let gaps = explanation["gaps"].to_string();
-    assert!(gaps.contains("no cluster"), "{gaps}");
+    assert!(gaps.contains("Kubernetes: not configured"), "{gaps}");
     Ok(())
 }
 
@@ -318,8 +318,8 @@ fn pools_of_a_live_cluster_are_checked_and_free_addresses_listed() -> Result<()>
             range("192.0.2.71", "192.0.2.71")
         ])
     );
-    assert_eq!(record["taken"][0]["ip"], "192.0.2.70");
-    assert!(all.stderr.contains("192.0.2.70 is taken"), "{all:?}");
+    assert_eq!(record["in_use"][0]["ip"], "192.0.2.70");
+    assert!(all.stderr.contains("192.0.2.70 is in use"), "{all:?}");
     let many = free(&["--count", "5"]);
     assert_eq!(status(&many), UNMET, "{many:?}");
     let unasked = free(&["--no-probe"]);

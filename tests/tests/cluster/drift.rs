@@ -327,7 +327,7 @@ fn services_of_another_load_balancer_class_are_no_drift() -> Result<()> {
         (
             "waits-without-class",
             "unknown",
-            "MetalLB gives addresses to the class example.com/metallb",
+            "MetalLB assigns addresses to the class example.com/metallb",
         ),
     ];
     let is_pending = |drift: &Value, (name, reason, text): (&str, &str, &str)| {

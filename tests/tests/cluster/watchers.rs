@@ -126,7 +126,7 @@ fn addresses<'a>(cluster: &'a Value, name: &str) -> Option<&'a Value> {
 
 /// Resource and name of each invalid object.
 fn invalid_objects(cluster: &Value) -> BTreeSet<(String, String)> {
-    let objects = cluster["broken"].as_array().into_iter().flatten();
+    let objects = cluster["invalid"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     objects
         .map(|object| (text(&object["resource"]), text(&object["object"])))
@@ -189,7 +189,7 @@ fn objects_of_the_cluster_are_watched_with_the_rights_of_the_deployment() -> Res
         addresses(cluster, "frontend") == Some(&json!(["192.0.2.240"]))
             && pools(cluster) == ["production"]
     })?;
-    assert_eq!(known["freshness"]["services"]["known"], "current");
+    assert_eq!(known["freshness"]["services"]["state"], "current");
     let what = "one service and one pool to be counted";
     watcher.daemon.wait_for_metrics(what, TIMEOUT, |metrics| {
         Ok(objects(metrics, "services") == Some(1.0)
@@ -240,7 +240,7 @@ fn the_last_state_is_kept_while_the_api_server_is_unreachable_and_updated_afterw
     let metrics = watcher.wait_for_state("stale", &all, TIMEOUT)?;
     assert_eq!(objects(&metrics, "services"), Some(1.0));
     let known = watcher.wait_for("the stale state", TIMEOUT, |cluster| {
-        cluster["freshness"]["services"]["known"] == "stale"
+        cluster["freshness"]["services"]["state"] == "stale"
     })?;
     assert_eq!(
         addresses(&known, "frontend"),
@@ -259,7 +259,7 @@ fn the_last_state_is_kept_while_the_api_server_is_unreachable_and_updated_afterw
     watcher.wait_for("the changes", RELIST_TIMEOUT, |cluster| {
         addresses(cluster, "frontend") == Some(&json!(["192.0.2.242"]))
             && pools(cluster).is_empty()
-            && cluster["freshness"]["services"]["known"] == "current"
+            && cluster["freshness"]["services"]["state"] == "current"
     })?;
     // A starting API server denies every request for a moment, which says nothing about the rights.
     watcher.wait_for_state("current", &all, RELIST_TIMEOUT)?;

@@ -293,6 +293,8 @@ fn a_conflict_is_resolved_when_one_owner_leaves() {
     let watched = Watched::start(&hosts.client, &["--quiet-after", "5s"]);
     hosts.resolve().unwrap();
     watched.wait_for("conflict", SHARED_ADDRESS, TIMEOUT);
+    // Only of a host that was observed to reply to a probe, silence shows that it is gone.
+    watched.wait_until_probed("confirmation", 1, TIMEOUT);
     hosts.remove_duplicate().unwrap();
     let resolved = watched.wait_for("conflict_resolved", SHARED_ADDRESS, Duration::from_secs(30));
     assert_eq!(resolved.owners[0].macs, [hosts.server.mac().to_string()]);

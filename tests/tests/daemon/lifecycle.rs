@@ -109,7 +109,7 @@ fn signals_during_the_start_are_handled_later() {
     daemon.wait_until_ready().unwrap();
     process
         .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
-            line.contains("the watch filter was read again")
+            line.contains("watch filter reloaded")
         })
         .unwrap();
     let released = [("mode", "tc"), ("reason", "released")];

@@ -100,7 +100,7 @@ fn a_conflict_is_sent_with_both_macs_and_so_is_its_end() {
     let files = Files::new(&authority, &receiver.url());
     files.write("secret", "s3cret\n");
     let mut options = files.options();
-    options.push(files.option("secret", "secret"));
+    options.push(files.option("bearer-token", "secret"));
     let more = ["--track=192.0.2.0/24", "--quiet-after=5s"];
     let daemon = start(
         &hosts.client,
@@ -417,7 +417,7 @@ fn the_text_names_the_finding_the_location_and_the_next_step() {
 fn a_conflict_just_before_shutdown_is_sent() {
     let lab = Lab::new().unwrap();
     let daemon_socket = DaemonSocket::new().unwrap();
-    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let authority = Authority::new().unwrap();
     let receiver = monitor.receiver(&authority, 0, []).unwrap();
     let files = Files::new(&authority, &receiver.url());
@@ -426,10 +426,11 @@ fn a_conflict_just_before_shutdown_is_sent() {
         &files.options(),
         &["--socket", daemon_socket.argument()],
     );
-    let drill = drill(&monitor, &daemon_socket);
+    conflicts(&peer, 1);
+    daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
     assert!(daemon.terminate().unwrap().success());
-    assert!(kinds(&receiver).contains(&json!("conflict")));
-    drop(drill);
+    let sent = kinds(&receiver);
+    assert!(sent.contains(&json!("conflict")), "{sent:?}");
 }
 
 /// Sends two replies by different owners to one request for each of this number of addresses (198.18.0.0/15, RFC

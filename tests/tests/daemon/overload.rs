@@ -243,15 +243,15 @@ fn a_subcommand_reports_that_the_daemon_does_not_reply_or_has_ended() {
     let daemon_socket = DaemonSocket::new().unwrap();
     let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = monitor.ready_bare_daemon(&options(&daemon_socket)).unwrap();
-    let watch = monitor
-        .watch(&["--socket", daemon_socket.argument()])
-        .unwrap();
     daemon.process().pause().unwrap();
     let words = ["interfaces", "--socket", daemon_socket.argument()];
     let finished = monitor.probe(&words).unwrap().finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");
     assert!(finished.stderr.contains("does not reply"), "{finished:?}");
     daemon.process().resume().unwrap();
+    let watch = monitor
+        .watch(&["--socket", daemon_socket.argument()])
+        .unwrap();
     daemon.kill().unwrap();
     let finished = watch.finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");

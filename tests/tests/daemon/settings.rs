@@ -136,7 +136,7 @@ fn a_conflict_becomes_critical_when_a_rewritten_file_tracks_its_address() {
     directory.rewrite("settle: 9s\ntrack: [192.0.2.0/28]\n");
     let conflict = wait_for(&daemon, "conflict", ONE, "critical");
     assert_eq!(conflict.macs().unwrap(), OWNERS);
-    let line = wait_for_line(&daemon, "other settings are in force");
+    let line = wait_for_line(&daemon, "settings reloaded");
     assert!(line.contains("changed=\"track\""), "{line}");
 }
 
@@ -149,7 +149,7 @@ fn an_address_ignored_by_a_replaced_file_is_no_longer_reported() {
     directory.replace(
         "ignore:\n- cidr: 192.0.2.10\n  reason: two sites, one address\n  expires: 2999-01-31\n",
     );
-    wait_for_line(&daemon, "other settings are in force");
+    wait_for_line(&daemon, "settings reloaded");
     send_two_replies(&peer, ONE);
     send_two_replies(&peer, OTHER);
     wait_for(&daemon, "conflict", OTHER, "warning");
@@ -200,10 +200,7 @@ fn an_invalid_file_keeps_the_settings_and_is_reported_until_fixed() {
     let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap();
     assert!((now - 60..=now).contains(&at_start), "{at_start}");
     let bad = [
-        (
-            "trak: [192.0.2.0/24]\n",
-            "config.yaml:1: there is no setting",
-        ),
+        ("trak: [192.0.2.0/24]\n", "config.yaml:1: unknown setting"),
         ("filter: []\nsettle: -1s\n", "config.yaml:2: settle"),
         ("", "it sets nothing"),
         ("a: &a [1]\nb: [*a, *a]\n", "anchors"),
@@ -241,7 +238,7 @@ fn a_setting_that_needs_a_restart_is_logged_once_and_not_applied() {
     assert!(line.contains("changed=\"refresh, ring-memory\""), "{line}");
     daemon.process().hang_up().unwrap();
     directory.rewrite("refresh: 2s\nring-memory: 8\nsettle: 9s\n");
-    let line = wait_for_line(&daemon, "other settings are in force");
+    let line = wait_for_line(&daemon, "settings reloaded");
     assert!(line.contains("changed=\"settle\""), "{line}");
     assert_eq!(lines_containing(&daemon, text), 1);
     let native = [("mode", "native")];
@@ -260,7 +257,7 @@ fn sighup_reloads_an_unchanged_file() {
     let daemon = daemon(&monitor, &directory);
     daemon.process().hang_up().unwrap();
     wait_for_line(&daemon, "was read again");
-    assert_eq!(lines_containing(&daemon, "other settings are in force"), 0);
+    assert_eq!(lines_containing(&daemon, "settings reloaded"), 0);
 }
 
 #[test]
@@ -299,7 +296,7 @@ fn settings_are_validated_and_printed_without_privileges() {
         (
             "attach: tcc\n",
             &[][..],
-            "\"tcc\" is none of auto, native, tc, generic (is tc meant?)",
+            "\"tcc\" is not one of auto, native, tc, generic (is tc meant?)",
         ),
         ("{}", &["--settle", "x"], "--settle"),
         (

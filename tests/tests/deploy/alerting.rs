@@ -107,7 +107,7 @@ fn the_alert_about_a_conflict_whose_owners_are_both_gone_ends_by_probes() {
     assert!(resolved.owners.iter().all(|owner| owner.role == "earlier"));
     let is_over = |alert: &Alert| is(alert, SHARED_ADDRESS, "resolved");
     monitoring
-        .wait_for_alert("its end", ALERT_TIMEOUT, is_over)
+        .wait_for_alert("the resolved alert", ALERT_TIMEOUT, is_over)
         .unwrap();
 }
 

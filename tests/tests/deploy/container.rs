@@ -106,7 +106,7 @@ fn a_second_daemon_on_the_node_names_the_first() {
     assert!(
         refused
             .stderr
-            .contains("another daemon answers at /run/arp-monitor/probe.sock"),
+            .contains("another daemon listens on /run/arp-monitor/probe.sock"),
         "{}",
         refused.stderr
     );

@@ -79,7 +79,10 @@ fn foreign_claim_of_own_address(run: &mut ScenarioRun) -> Result<()> {
         ExpectedFinding::new_binding(CLIENT, &[client.mac()]),
         ExpectedFinding::conflict(CLIENT, "local", &[client.mac(), unknown_host.mac()])
             .critical()
-            .captured_as(&[]),
+            .captured_as(&[ExpectedFinding::contested(
+                CLIENT,
+                &[client.mac(), unknown_host.mac()],
+            )]),
     ])
 }
 

@@ -6,9 +6,13 @@ use anyhow::Result;
 use probe_common::wire::MacAddr;
 use probe_tests::{
     ExpectedFinding, Host, Keepalived, Router, RouterMac, Scenario, ScenarioRun, Topology,
+    eventually,
 };
 
 use crate::{CLIENT, FIRST, SECOND, SHARED, SHARED_BYTES, in_network};
+
+/// Timeout for a reply to a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -150,7 +154,11 @@ pub fn virtual_mac(run: &mut ScenarioRun) -> Result<()> {
     let capture = group.client.capture()?;
     // The master replies with the virtual MAC, and sends requests with the MAC of its interface.
     let use_address = |router: &Host| -> Result<()> {
-        group.client.resolve(SHARED)?.success()?;
+        // The first ping after an election can get lost.
+        eventually("the master to reply to a ping", PING_TIMEOUT, || {
+            let ping = group.client.resolve(SHARED)?;
+            Ok(ping.status.success().then_some(()))
+        })?;
         capture.wait_for_arp(Duration::from_secs(5), |arp| {
             arp.spa == SHARED_BYTES && arp.oper == 2 && arp.sha == shared_mac
         })?;

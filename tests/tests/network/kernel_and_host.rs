@@ -114,7 +114,7 @@ impl LoadedPrograms {
                 match (kind, arp.bogus()) {
                     (_, Some(reason)) => expected.increment(Counter::Bogus(reason)),
                     (probe_common::wire::FrameKind::Probe, None) => {
-                        expected.increment(Counter::Probes)
+                        expected.increment(Counter::Probes);
                     }
                     _ => expected.increment(Counter::Claims),
                 }

@@ -1,4 +1,4 @@
-//! The rules, row by row.
+//! Tests the rules, one row per case.
 
 use jiff::Timestamp;
 use probe_common::wire::Vlan;
@@ -17,7 +17,7 @@ fn at(text: &str) -> Timestamp {
     format!("2026-11-20T{text}Z").parse().unwrap()
 }
 
-/// An owner: the last number of its MAC, the node that it is, and whether it announces.
+/// An owner with the last byte of its MAC, its node, and whether it announces.
 fn owner(number: u8, node: &str, announces: bool) -> OwnerRecord {
     OwnerRecord {
         macs: vec![probe_common::wire::MacAddr([2, 0, 0, 0, 0, number])],
@@ -93,7 +93,7 @@ fn pool(namespace: &str) -> Value {
     })
 }
 
-/// An advertisement on one network card of each node.
+/// An advertisement restricted to one interface of each node.
 fn on_eth1() -> Value {
     json!({
         "apiVersion": "metallb.io/v1beta1",
@@ -103,11 +103,11 @@ fn on_eth1() -> Value {
     })
 }
 
-/// One service, one pool, everything known.
+/// A cluster with one service and one pool, all resources current.
 fn objects() -> ClusterObjects {
     let current = Freshness {
-        known: ResourceState::Current,
-        heard: Some(at("12:00:00")),
+        state: ResourceState::Current,
+        last_update: Some(at("12:00:00")),
         error: None,
     };
     let freshness = Resource::ALL.iter().map(|&one| (one, current.clone()));
@@ -133,7 +133,7 @@ fn assigned_at(time: &str) -> ClusterObjects {
     objects
 }
 
-/// An agent that has listened since an hour before the owners came, on a host that has the address nowhere.
+/// A context of an agent that started an hour before the owners were first observed, on a host without the address.
 fn context(nodes: Option<NodeCoverage>) -> CauseContext {
     CauseContext {
         listens_since: Some(at("08:00:00")),
@@ -150,8 +150,8 @@ struct Row {
     objects: ClusterObjects,
     nodes: Option<NodeCoverage>,
     expected: (CauseKind, CauseScope),
-    /// Words of a sentence of the evidence.
-    says: &'static str,
+    /// A part of a sentence of the evidence.
+    summary: &'static str,
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         objects: objects(),
         nodes: Some(nodes(with_mac, on_segment)),
         expected: (CauseKind::Unknown, CauseScope::Unknown),
-        says: "",
+        summary: "",
     };
     let two_services = |one, other| ClusterObjects {
         services: vec![service("shop/a", one), service("shop/b", other)],
@@ -192,9 +192,9 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
     let rows = [
         Row {
             expected: (CauseKind::OtherCluster, CauseScope::CrossCluster),
-            says: "3 of 3 nodes",
+            summary: "3 of 3 nodes",
             ..base(
-                "a stranger announces",
+                "an unknown host announces",
                 vec![owner(1, "node-1", true), owner(9, "", true)],
             )
         },
@@ -203,7 +203,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             objects: two_services(None, None),
             hint: Some(Hint::IpvsStrictArp),
             ..base(
-                "a stranger announces, whatever else there is",
+                "an unknown host announces, and other rules apply too",
                 vec![
                     owner(1, "node-1", true),
                     owner(8, "", false),
@@ -213,31 +213,31 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             expected: (CauseKind::ExternalDevice, CauseScope::External),
-            says: "02:00:00:00:00:09 was first seen with it 60 min before shop/frontend was made",
+            summary: "02:00:00:00:00:09 was first seen with it 60 min before shop/frontend was made",
             ..base(
-                "a stranger merely has it",
+                "an unknown host only has it",
                 vec![owner(1, "node-1", true), owner(9, "", false)],
             )
         },
         Row {
             expected: (CauseKind::ExternalDevice, CauseScope::External),
-            says: "2 h after shop/frontend got its addresses",
+            summary: "2 h after shop/frontend got its addresses",
             objects: assigned_at("07:00:00"),
             ..base(
-                "two strangers have it",
+                "two unknown hosts have it",
                 vec![owner(8, "", false), owner(9, "", false)],
             )
         },
         Row {
-            says: "The nodes are not known",
+            summary: "The nodes are unknown",
             nodes: None,
             ..base(
-                "no list of nodes, no stranger",
+                "without a list of nodes no host is unknown",
                 vec![owner(1, "", true), owner(9, "", false)],
             )
         },
         Row {
-            says: "2 of 3 nodes",
+            summary: "2 of 3 nodes",
             nodes: Some(nodes(2, 3)),
             ..base(
                 "it may be the third node",
@@ -245,7 +245,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            says: "No node has an address on this network",
+            summary: "No node has an address on this network",
             nodes: Some(nodes(0, 0)),
             ..base(
                 "the nodes are on another network",
@@ -254,7 +254,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             expected: (CauseKind::ArpFlux, CauseScope::Internal),
-            says: "node-1",
+            summary: "node-1",
             ..base(
                 "two MACs of a node",
                 vec![owner(1, "node-1", true), owner(2, "node-1", false)],
@@ -273,7 +273,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             expected: (CauseKind::IpvsStrictArp, CauseScope::Internal),
             hint: Some(Hint::IpvsStrictArp),
             objects: two_services(None, None),
-            ..base("every node answers", two(true, false))
+            ..base("every node replies", two(true, false))
         },
         Row {
             expected: (CauseKind::IpvsStrictArp, CauseScope::Unknown),
@@ -286,7 +286,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             expected: (CauseKind::SharedWithoutKey, CauseScope::Internal),
-            says: "shop/a and shop/b",
+            summary: "shop/a and shop/b",
             objects: two_services(None, None),
             ..base("two services, no key", two(true, true))
         },
@@ -295,7 +295,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             objects: two_services(Some("one"), Some("other")),
             nodes: Some(nodes(2, 3)),
             ..base(
-                "two services, two keys, and a MAC not known",
+                "two services, two keys, and an unknown MAC",
                 vec![owner(1, "node-1", true), owner(2, "", true)],
             )
         },
@@ -307,7 +307,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         Row {
             expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
             objects: of_services(&|service| service.kube_vip_host = Some("node-1".to_owned())),
-            says: "should announce it; node-2 does so too",
+            summary: "should announce it; node-2 does so too",
             ..base("two services of kube-vip's", two(true, true))
         },
         Row {
@@ -317,11 +317,14 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
                     service.allocated_from = Some("production".to_owned());
                 }
             }),
-            ..base("one of MetalLB's and one of another's", two(true, true))
+            ..base(
+                "a service of MetalLB and one of another controller",
+                two(true, true),
+            )
         },
         Row {
             expected: (CauseKind::SharedWithoutKey, CauseScope::Internal),
-            objects: of_services(&|service| service.by_cilium = true),
+            objects: of_services(&|service| service.is_cilium = true),
             ..base("two services of Cilium's", two(true, true))
         },
         Row {
@@ -330,11 +333,14 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
                 metallb: Vec::new(),
                 ..two_services(None, None)
             },
-            ..base("two services of somebody's without pools", two(true, true))
+            ..base(
+                "two services of another controller, without pools",
+                two(true, true),
+            )
         },
         Row {
             expected: (CauseKind::SeveralInstalls, CauseScope::Internal),
-            says: "metallb-one and metallb-two",
+            summary: "metallb-one and metallb-two",
             objects: ClusterObjects {
                 metallb: vec![pool("metallb-one"), pool("metallb-two")],
                 ..objects()
@@ -343,108 +349,117 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             expected: (CauseKind::SeveralInstalls, CauseScope::Internal),
-            says: "Speakers of several namespaces",
+            summary: "Status objects in several namespaces",
             objects: statuses(&[("metallb-one", "node-1"), ("metallb-two", "node-2")]),
             ..base("status objects in two namespaces", two(true, true))
         },
         Row {
             expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
-            says: "By its status node-1 should announce it; node-2 does so too",
+            summary: "By its status node-1 should announce it; node-2 does so too",
             objects: statuses(&[("metallb-system", "node-1")]),
-            ..base("one of them should not", two(true, true))
+            ..base("one of them is not named", two(true, true))
         },
         Row {
             expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
-            says: "No service has 192.0.2.240",
+            summary: "No service has 192.0.2.240",
             objects: ClusterObjects {
                 services: Vec::new(),
                 ..objects()
             },
-            ..base("none of them should", two(true, true))
+            ..base("none of them is named", two(true, true))
         },
         Row {
             expected: (CauseKind::SplitBrain, CauseScope::Internal),
-            says: "By its status each of them",
+            summary: "By its status each of them",
             objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
-            ..base("both say that they should", two(true, true))
+            ..base("the status names both", two(true, true))
         },
         Row {
             expected: (CauseKind::SplitBrain, CauseScope::Internal),
-            says: "Nothing says which of them",
-            ..base("nobody says anything", two(true, true))
+            summary: "No status names the node",
+            ..base("no status", two(true, true))
         },
         Row {
             expected: (CauseKind::NodeAddress, CauseScope::Internal),
-            says: "node-2 replies for it, and has not announced it",
+            summary: "node-2 replies for it, and has not announced it",
             ..base("one announces, the other has it", two(true, false))
         },
         Row {
             expected: (CauseKind::NodeAddress, CauseScope::Internal),
-            says: "node-2 replies for it, and has not announced it",
+            summary: "node-2 replies for it, and has not announced it",
             objects: statuses(&[("metallb-system", "node-1")]),
             ..base("the one that should announces", two(true, false))
         },
         Row {
             expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
-            says: "By its status node-2 should announce it; node-1 does so too",
+            summary: "By its status node-2 should announce it; node-1 does so too",
             objects: statuses(&[("metallb-system", "node-2")]),
             ..base("the one that should not announces", two(true, false))
         },
         Row {
             expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
-            says: "node-2 was not observed to announce it; the status of the service names it",
+            summary: "node-2 was not observed to announce it; the status of the service names it",
             objects: of_service(&|service| service.kube_vip_host = Some("node-2".to_owned())),
-            ..base("by kube-vip's word", two(true, false))
+            ..base("named by kube-vip", two(true, false))
         },
         Row {
             expected: (CauseKind::SplitBrain, CauseScope::Internal),
-            says: "By its status each of them",
+            summary: "By its status each of them",
             objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
-            ..base("both say that they should, one was heard", two(true, false))
+            ..base(
+                "the status names both, one was observed to announce",
+                two(true, false),
+            )
         },
         Row {
             expected: (CauseKind::SeveralInstalls, CauseScope::Internal),
-            says: "Speakers of several namespaces",
+            summary: "Status objects in several namespaces",
             objects: statuses(&[("metallb-one", "node-1"), ("metallb-two", "node-2")]),
-            ..base("of two installations, one was heard", two(true, false))
+            ..base(
+                "two installations, one was observed to announce",
+                two(true, false),
+            )
         },
         Row {
             expected: (CauseKind::Unknown, CauseScope::Internal),
-            says: "shop/frontend is Cilium's, which announces addresses as hosts do: node-2 may announce it",
-            objects: of_service(&|service| service.by_cilium = true),
-            ..base("Cilium is not heard to announce", two(true, false))
+            summary: "shop/frontend is Cilium's, which announces addresses as hosts do: node-2 may announce it",
+            objects: of_service(&|service| service.is_cilium = true),
+            ..base("Cilium was not observed to announce", two(true, false))
         },
         Row {
             expected: (CauseKind::Unknown, CauseScope::Internal),
-            says: "No owner was observed",
+            summary: "No owner was observed",
             objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
-            ..base("two by word alone are not two", two(false, false))
+            ..base(
+                "two named nodes without announcements are not two announcers",
+                two(false, false),
+            )
         },
         Row {
-            says: "announced by node-3, whom no owner is known to be: 02:00:00:00:00:09 may be that node",
+            summary: "names node-3 as announcer, which is not among the known owners: 02:00:00:00:00:09 may be that node",
             objects: ClusterObjects {
                 metallb: vec![pool("metallb-system"), on_eth1()],
                 ..statuses(&[("metallb-system", "node-3")])
             },
             ..base(
-                "the stranger may be the node that should",
+                "the unknown host may be the named node",
                 vec![owner(1, "node-1", true), owner(9, "", true)],
             )
         },
         Row {
-            says: "announced by node-3, whom no owner is known to be",
+            summary: "names node-3 as announcer, which is not among the known owners",
             objects: of_service(&|service| service.kube_vip_host = Some("node-3".to_owned())),
             ..base(
-                "kube-vip speaks through a card of its choice",
+                "kube-vip may use any interface",
                 vec![owner(1, "node-1", true), owner(9, "", false)],
             )
         },
         Row {
             expected: (CauseKind::OtherCluster, CauseScope::CrossCluster),
-            says: "see that 02:00:00:00:00:09 is no second one of node-1",
+            summary: "check that 02:00:00:00:00:09 is not a second interface of node-1",
             objects: statuses(&[("metallb-system", "node-3")]),
             ..base(
-                "the node that should would be heard by the card that is known",
+                "the named node would be observed on its known interface",
                 vec![owner(1, "node-1", true), owner(9, "", true)],
             )
         },
@@ -452,19 +467,19 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             expected: (CauseKind::OtherCluster, CauseScope::CrossCluster),
             objects: statuses(&[("metallb-system", "node-1")]),
             ..base(
-                "the node that should is there, and a stranger",
+                "the named node is present, and an unknown host",
                 vec![owner(1, "node-1", true), owner(9, "", true)],
             )
         },
         Row {
             expected: (CauseKind::Unknown, CauseScope::Internal),
-            says: "No owner was observed to announce it",
-            // A witness alone does not say that there are two announcers.
+            summary: "No owner was observed to announce it",
+            // The status alone is no proof of two announcers.
             objects: statuses(&[("metallb-system", "node-1")]),
             ..base("nobody announces", two(false, false))
         },
     ];
-    let mut seen = BTreeSet::new();
+    let mut visited = BTreeSet::new();
     for row in rows {
         let finding = conflict(row.owners, row.hint);
         let cause = cause(
@@ -475,18 +490,22 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         .unwrap();
         let what = row.what;
         assert_eq!((cause.kind, cause.scope), row.expected, "{what}: {cause:?}");
-        let says = cause
+        let summary = cause
             .evidence
             .iter()
-            .any(|sentence| sentence.contains(row.says));
-        assert!(says, "{what}: {:?} not in {:?}", row.says, cause.evidence);
-        seen.insert(cause.kind);
+            .any(|sentence| sentence.contains(row.summary));
+        assert!(
+            summary,
+            "{what}: {:?} not in {:?}",
+            row.summary, cause.evidence
+        );
+        visited.insert(cause.kind);
     }
-    assert_eq!(seen.len(), CauseKind::COUNT, "{seen:?}");
+    assert_eq!(visited.len(), CauseKind::COUNT, "{visited:?}");
 }
 
 #[test]
-fn what_is_no_dispute_or_none_of_the_clusters_has_no_cause() {
+fn no_cause_without_a_dispute_or_a_cluster_address() {
     let cluster = ClusterSnapshot::from(objects());
     let owners = || vec![owner(1, "node-1", true), owner(2, "node-2", true)];
     let moved = FindingRecord {
@@ -510,7 +529,7 @@ fn what_is_no_dispute_or_none_of_the_clusters_has_no_cause() {
 }
 
 #[test]
-fn this_hosts_interfaces_decide_whether_it_speaks_or_has_the_address() {
+fn local_interfaces_distinguish_announced_from_configured_addresses() {
     let local = |announcement| OwnerRecord {
         local: true,
         announcement,
@@ -519,7 +538,7 @@ fn this_hosts_interfaces_decide_whether_it_speaks_or_has_the_address() {
     let interface = || AddressPlacement::Interface("eth0".to_owned());
     let dummy = || AddressPlacement::InterfaceWithoutArp("kube-ipvs0".to_owned());
     let none = AnnouncementKind::None;
-    for (what, own, placement, other_announces, expected, says) in [
+    for (what, own, placement, other_announces, expected, summary) in [
         (
             "an address on an interface",
             local(none),
@@ -579,13 +598,12 @@ fn this_hosts_interfaces_decide_whether_it_speaks_or_has_the_address() {
         let cause = cause(&finding, &ClusterSnapshot::from(objects), context).unwrap();
         assert_eq!(cause.kind, expected, "{what}: {cause:?}");
         let evidence = cause.evidence.join("\n");
-        assert!(evidence.contains(says), "{what}: {evidence}");
+        assert!(evidence.contains(summary), "{what}: {evidence}");
     }
 }
 
 #[test]
-fn a_remote_owner_that_only_replies_is_a_host_only_where_its_announcements_would_have_been_observed()
- {
+fn remote_owner_that_only_replies_is_a_host_only_where_announcements_are_observable() {
     let earlier = OwnerRecord {
         announcement: AnnouncementKind::Earlier,
         ..owner(2, "node-2", false)
@@ -599,7 +617,7 @@ fn a_remote_owner_that_only_replies_is_a_host_only_where_its_announcements_would
     for (what, other, listens_since, assigned, expected) in [
         ("long before", replies(), long, None, CauseKind::NodeAddress),
         (
-            "not known since when",
+            "start of the agent unknown",
             replies(),
             None,
             None,
@@ -620,7 +638,7 @@ fn a_remote_owner_that_only_replies_is_a_host_only_where_its_announcements_would
             CauseKind::NodeAddress,
         ),
         (
-            "a speaker that started",
+            "a speaker that started later",
             earlier,
             long,
             None,
@@ -640,7 +658,7 @@ fn a_remote_owner_that_only_replies_is_a_host_only_where_its_announcements_would
     }
 }
 
-/// A node that was named until a time, or still is, and since when.
+/// A node that was named until a time, or still is, with the start time.
 fn past(node: &str, since: &[&str], until: Option<&str>) -> NamedAnnouncer {
     let mut since = since.iter().rev().map(|time| at(time));
     NamedAnnouncer {
@@ -653,7 +671,7 @@ fn past(node: &str, since: &[&str], until: Option<&str>) -> NamedAnnouncer {
 }
 
 #[test]
-fn what_the_status_named_before_counts() {
+fn previous_announcer_of_the_status_is_considered() {
     let turns = |one: Option<&str>, other: Option<&str>| {
         vec![
             past("node-1", &["11:59:58", "11:59:59"], one),
@@ -661,14 +679,14 @@ fn what_the_status_named_before_counts() {
         ]
     };
     let gone = Some("12:00:00");
-    for (what, announces, statuses, history, expected, says) in [
+    for (what, announces, statuses, history, expected, summary) in [
         (
             "two leaders, the status names one",
             true,
             vec!["node-1"],
             turns(None, gone),
             CauseKind::SplitBrain,
-            "named node-1 and node-2 in turns",
+            "named node-1 and node-2 alternately",
         ),
         (
             "two leaders, the status names the other",
@@ -676,7 +694,7 @@ fn what_the_status_named_before_counts() {
             vec!["node-2"],
             turns(gone, None),
             CauseKind::SplitBrain,
-            "named node-1 and node-2 in turns",
+            "named node-1 and node-2 alternately",
         ),
         (
             "two leaders, the status names none",
@@ -684,7 +702,7 @@ fn what_the_status_named_before_counts() {
             vec![],
             turns(gone, gone),
             CauseKind::SplitBrain,
-            "named node-1 and node-2 in turns",
+            "named node-1 and node-2 alternately",
         ),
         (
             "two leaders, one announced before the agent listened",
@@ -692,7 +710,7 @@ fn what_the_status_named_before_counts() {
             vec![],
             turns(gone, gone),
             CauseKind::SplitBrain,
-            "named node-1 and node-2 in turns",
+            "named node-1 and node-2 alternately",
         ),
         (
             "the status names no node for a moment",
@@ -716,7 +734,7 @@ fn what_the_status_named_before_counts() {
             vec!["node-1"],
             vec![past("node-2", &["09:00:00"], Some("10:00:00"))],
             CauseKind::Unknown,
-            "is not known here",
+            "it is unknown here",
         ),
     ] {
         let objects = ClusterObjects {
@@ -733,7 +751,7 @@ fn what_the_status_named_before_counts() {
         let cause = cause(&finding, &cluster, context(Some(nodes(3, 3)))).unwrap();
         assert_eq!(cause.kind, expected, "{what}: {cause:?}");
         let evidence = cause.evidence.join("\n");
-        assert!(evidence.contains(says), "{what}: {evidence}");
+        assert!(evidence.contains(summary), "{what}: {evidence}");
     }
 }
 
@@ -760,11 +778,11 @@ fn nodes_that_contest_an_address_briefly_have_no_cause() {
 }
 
 #[test]
-fn old_knowledge_and_the_witness_are_named_as_what_they_are() {
+fn stale_data_and_reporting_node_are_marked() {
     let mut objects = objects();
     objects.statuses = vec![status("metallb-system", "node-1")];
     for freshness in objects.freshness.values_mut() {
-        freshness.known = ResourceState::Stale;
+        freshness.state = ResourceState::Stale;
     }
     let finding = conflict(vec![owner(1, "node-1", true), owner(9, "", false)], None);
     let cause = cause(
@@ -779,13 +797,13 @@ fn old_knowledge_and_the_witness_are_named_as_what_they_are() {
         "{evidence}"
     );
     assert!(
-        evidence.contains("last heard at 2026-11-20T12:00:00Z"),
+        evidence.contains("last update from the API server was at 2026-11-20T12:00:00Z"),
         "{evidence}"
     );
 }
 
 #[test]
-fn a_node_without_an_address_here_that_the_cluster_names_may_be_the_stranger() {
+fn named_node_without_a_local_address_may_be_the_unknown_host() {
     let finding = conflict(vec![owner(1, "node-1", true), owner(9, "", false)], None);
     let known = Some(NodeCoverage {
         all: 4,
@@ -809,7 +827,7 @@ fn long_lists_of_names_are_cut() {
 }
 
 #[test]
-fn each_cause_has_its_entry_in_the_runbook_and_its_row_in_the_documentation() {
+fn each_cause_has_a_runbook_entry_and_a_documentation_row() {
     let runbook = include_str!("../../../../docs/runbook.md");
     let rules = include_str!("../../../../docs/kubernetes.md");
     for kind in CauseKind::LABELS {

@@ -1,4 +1,4 @@
-//! What is not as it should be at one moment.
+//! Finds drift candidates at one moment.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,27 +21,27 @@ use crate::{
     usage::{PoolUsage, name_of},
 };
 
-/// Overlaps beyond this number are not told one by one.
+/// Maximum number of overlaps that are listed.
 const MAX_OVERLAPS: usize = 20;
-/// A claim older than this says nothing of who has an address now.
+/// A claim older than this does not prove who owns an address now.
 const CLAIM_VALIDITY: SignedDuration = SignedDuration::from_mins(10);
 
-/// What the wire says, and what else is known besides the cluster's objects.
+/// The observed network: inputs besides the objects of the cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedNetwork<'a> {
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
-    /// Who has claimed which address. Owners carry the names of nodes.
+    /// The observed bindings. Owners carry their node names.
     pub bindings: &'a [BindingRecord],
-    /// The nodes; `None` if they are not known.
+    /// The nodes; `None` if unknown.
     pub nodes: Option<&'a [Node]>,
-    /// How well their MACs are known.
-    pub nodes_known: Option<NodeCoverage>,
-    /// How many ready endpoints services have, of those that were asked for.
+    /// The coverage of their MACs; `None` if unknown.
+    pub node_coverage: Option<NodeCoverage>,
+    /// The number of ready endpoints, for the services that were looked up.
     pub endpoints: &'a HashMap<NamespacedName, usize>,
 }
 
-/// All that is not as it should be.
+/// Finds all drift candidates.
 pub fn find(cluster: &ClusterSnapshot, network: ObservedNetwork<'_>) -> Vec<DriftCandidate> {
     let mut claims_by_address: BTreeMap<IpAddr, Vec<&BindingRecord>> = BTreeMap::new();
     for binding in network.bindings {
@@ -89,27 +89,27 @@ impl DriftFinder<'_> {
         });
     }
 
-    /// Services without an address.
+    /// Finds services without an address.
     fn pending(&mut self) {
         let usage = std::mem::take(&mut self.usage);
         let judge = pending::PendingClassifier::new(self.cluster, &usage);
         self.usage = usage;
         for service in self.cluster.services() {
-            // What has the name of a host has what its load balancer gives.
+            // A hostname in the status is what its load balancer assigns.
             if service.has_ingress || !service.addresses.is_empty() {
                 continue;
             }
             let (reason, sentence) = judge.reason(service);
             let why = match reason {
-                PendingReason::Unknown => "its pools do not say why",
+                PendingReason::Unknown => "the reason is not known from its pools",
                 reason => describe_reason(reason),
             };
-            let says = format!("{} has no address: {why}", service.named);
+            let summary = format!("{} has no address: {why}", service.named);
             let drift = Drift {
                 service: Some(service.named.clone()),
                 reason: Some(reason),
                 evidence: vec![sentence],
-                ..drift(DriftKind::ServicePending, Severity::Warning, says)
+                ..drift(DriftKind::ServicePending, Severity::Warning, summary)
             };
             let onset = service
                 .created
@@ -118,7 +118,7 @@ impl DriftFinder<'_> {
         }
     }
 
-    /// Addresses of services for which nobody answers, or which nobody can announce.
+    /// Finds addresses of services without replies, or without an advertisement.
     fn find_not_announced(&mut self) {
         for service in self.cluster.services() {
             for &ip in &service.addresses {
@@ -140,20 +140,20 @@ impl DriftFinder<'_> {
         let is_fresh = |owner: &OwnerRecord| {
             self.network.now.duration_since(owner.last_seen) <= CLAIM_VALIDITY
         };
-        // Of addresses that matter the monitor says when they fall silent; of others their last claim does.
+        // For tracked addresses the monitor reports silence; for others the last claim counts.
         let answers = on_segment.iter().any(|binding| {
             binding.silent_since.is_none()
                 && (binding.tracked || binding.owners.iter().any(is_fresh))
         });
         let announced = self.cluster.announced(ip);
-        // Another controller's address does not want an advertisement, though a pool of MetalLB's holds it.
+        // An address of another controller needs no advertisement, even if a MetalLB pool contains it.
         let is_unadvertised = announced == AnnouncementMode::NotAnnounced
             && ADVERTISED
                 .iter()
                 .all(|&one| is_available(self.cluster, one))
             && self.cluster.is_metallb_service(service);
         let (onset, required_resources): (_, &'static [Resource]) = match (announced, silent) {
-            // Where one network is silent and another is not, somebody announces it.
+            // If any network has replies, the address is announced.
             _ if answers || announced == AnnouncementMode::Bgp => return,
             (_, None) if is_unadvertised => (DriftOnset::FirstObserved, ADVERTISED),
             (_, None) => return,
@@ -162,7 +162,7 @@ impl DriftFinder<'_> {
         let mut evidence = Vec::new();
         if let Some(since) = silent {
             let for_long = span(self.network.now.duration_since(since).abs());
-            evidence.push(format!("Nobody has answered for it for {for_long}"));
+            evidence.push(format!("No host has replied for it for {for_long}"));
         }
         let pool = self.cluster.pool_of(ip);
         if is_unadvertised && pool.is_some_and(|pool| self.cluster.selects_services(pool)) {
@@ -182,11 +182,11 @@ impl DriftFinder<'_> {
         if let Some(number) = endpoints {
             evidence.push(format!("The service has {number} ready endpoints"));
         }
-        let said = self.cluster.reported_announcers(ip);
-        if !said.is_empty() {
+        let named = self.cluster.reported_announcers(ip);
+        if !named.is_empty() {
             evidence.push(format!(
-                "By the status of the service it is announced by {}, which need not be so",
-                said.join(" and ")
+                "The status of the service names {} as announcer, which may be out of date",
+                named.join(" and ")
             ));
         }
         let severity = if reason == PendingReason::NoReadyEndpoints {
@@ -194,8 +194,8 @@ impl DriftFinder<'_> {
         } else {
             Severity::Critical
         };
-        let says = format!(
-            "Nobody announces {ip} of {}: {}",
+        let summary = format!(
+            "No host announces {ip} of {}: {}",
             service.named,
             describe_reason(reason)
         );
@@ -205,15 +205,15 @@ impl DriftFinder<'_> {
             pool: pool.map(name_of),
             reason: Some(reason),
             evidence,
-            ..drift(DriftKind::NotAnnounced, severity, says)
+            ..drift(DriftKind::NotAnnounced, severity, summary)
         };
         self.add(drift, onset, required_resources);
     }
 
-    /// Addresses that are in no pool.
+    /// Finds addresses of services that are in no pool.
     fn find_outside_pools(&mut self) {
         if self.cluster.has_invalid_objects(Resource::IpAddressPools) {
-            // It may be in the one that could not be read.
+            // The address may be in a pool that could not be read.
             return;
         }
         for service in self.cluster.services() {
@@ -223,24 +223,24 @@ impl DriftFinder<'_> {
                 continue;
             }
             for ip in outside.collect::<Vec<_>>() {
-                let says = format!("{ip} of {} is in no pool", service.named);
+                let summary = format!("{ip} of {} is in no pool", service.named);
                 let from = service.allocated_from.as_ref().map(|pool| {
                     format!(
-                        "It is from the pool {pool}, by the service's own word: the pool was edited or deleted since"
+                        "The service has it from the pool {pool}: the pool was edited or deleted since"
                     )
                 });
                 let drift = Drift {
                     ip: Some(ip),
                     service: Some(service.named.clone()),
                     evidence: from.into_iter().collect(),
-                    ..drift(DriftKind::AddressOutsidePools, Severity::Warning, says)
+                    ..drift(DriftKind::AddressOutsidePools, Severity::Warning, summary)
                 };
                 self.add(drift, DriftOnset::FirstObserved, WITH_POOLS);
             }
         }
     }
 
-    /// Addresses of pools that no service has, and somebody claims.
+    /// Finds addresses of pools that a host claims and no service has.
     fn find_unassigned(&mut self) {
         let claims_by_address = std::mem::take(&mut self.claims_by_address);
         for (&ip, bindings) in &claims_by_address {
@@ -281,18 +281,18 @@ impl DriftFinder<'_> {
                 .any(|owner| is_nodes(owner) || owner.announces());
         if let Some(node) = own {
             evidence.push(format!(
-                "It is {}'s own address: the pool holds it",
+                "It is the address of node {}: the pool contains it",
                 node.name
             ));
         } else if !owners.iter().all(is_nodes) {
-            evidence.push(describe_coverage(self.network.nodes_known));
+            evidence.push(describe_coverage(self.network.node_coverage));
         }
         let (kind, does) = if announced {
             (DriftKind::AnnouncedUnassigned, "is announced")
         } else {
             (DriftKind::ClaimedUnassigned, "is in use")
         };
-        let says = format!("{ip} of the pool {pool} {does}, and no service has it");
+        let summary = format!("{ip} of the pool {pool} {does}, and no service has it");
         Drift {
             ip: Some(ip),
             pool: Some(pool),
@@ -302,35 +302,35 @@ impl DriftFinder<'_> {
                 .collect(),
             nodes: nodes.into_iter().collect(),
             evidence,
-            ..drift(kind, Severity::Warning, says)
+            ..drift(kind, Severity::Warning, summary)
         }
     }
 
-    /// What is wrong with pools and advertisements by themselves, as `probe pools check` judges it.
+    /// Finds problems of pools and advertisements, as `probe pools check` does.
     fn pools(&mut self) {
         let inventory = self.cluster.inventory();
-        let verdict = check_pools(inventory, &AddressPlan::default(), MAX_OVERLAPS);
+        let evaluation = check_pools(inventory, &AddressPlan::default(), MAX_OVERLAPS);
         let are_read = ADVERTISED
             .iter()
             .all(|&one| is_available(self.cluster, one));
-        for finding in &verdict.findings {
+        for finding in &evaluation.findings {
             let pool = |number: usize| &inventory.pools[number];
             match *finding {
                 PoolFinding::Overlap { one, other, common }
                     if finding.code(inventory) == PoolFindingCode::PoolOverlap =>
                 {
                     let names = [one, other].map(|range| name_of(pool(range.pool)));
-                    self.overlap(names, &common.spoken());
+                    self.overlap(names, &common.describe());
                 }
                 PoolFinding::Unadvertised { pool: number } if are_read => {
                     let name = name_of(pool(number));
-                    let says = format!("No advertisement announces the pool {name}");
+                    let summary = format!("No advertisement announces the pool {name}");
                     let of_pool = self.usage.iter().filter(|usage| usage.pool == name);
                     let services: u128 = of_pool.map(|usage| usage.assigned).sum();
                     let drift = Drift {
                         pool: Some(name),
-                        evidence: vec![format!("Addresses of it that services have: {services}")],
-                        ..drift(DriftKind::PoolUnadvertised, Severity::Warning, says)
+                        evidence: vec![format!("Addresses of it assigned to services: {services}")],
+                        ..drift(DriftKind::PoolUnadvertised, Severity::Warning, summary)
                     };
                     self.add(drift, DriftOnset::FirstObserved, ADVERTISED);
                 }
@@ -339,11 +339,15 @@ impl DriftFinder<'_> {
                     name,
                 } => {
                     let missing = &inventory.advertisements[advertisement].pools[name].0;
-                    let sentence = format!("names the pool {missing}, which is not there");
+                    let sentence = format!("names the pool {missing}, which does not exist");
                     self.without_pool(advertisement, Some(missing), &sentence);
                 }
                 PoolFinding::IdleSelector { advertisement, .. } => {
-                    self.without_pool(advertisement, None, "selects pools by labels that none has");
+                    self.without_pool(
+                        advertisement,
+                        None,
+                        "selects pools by labels that no pool has",
+                    );
                 }
                 _ => {}
             }
@@ -351,11 +355,11 @@ impl DriftFinder<'_> {
     }
 
     fn overlap(&mut self, [one, other]: [NamespacedName; 2], common: &str) {
-        let says = format!("The pools {one} and {other} both have {common}");
+        let summary = format!("The pools {one} and {other} both contain {common}");
         let drift = Drift {
             pool: Some(one),
             object: Some(format!("IPAddressPool {other}")),
-            ..drift(DriftKind::PoolsOverlap, Severity::Warning, says)
+            ..drift(DriftKind::PoolsOverlap, Severity::Warning, summary)
         };
         self.add(
             drift,
@@ -383,18 +387,22 @@ impl DriftFinder<'_> {
             namespace,
             name: pool.clone(),
         });
-        let says = format!("{object} {sentence}");
+        let summary = format!("{object} {sentence}");
         let drift = Drift {
             pool,
             object: Some(object),
-            ..drift(DriftKind::AdvertisementWithoutPool, Severity::Warning, says)
+            ..drift(
+                DriftKind::AdvertisementWithoutPool,
+                Severity::Warning,
+                summary,
+            )
         };
         self.add(drift, DriftOnset::FirstObserved, required_resources);
     }
 
-    /// Advertisements whose node selectors select none of the nodes.
+    /// Finds advertisements whose node selectors select no node.
     fn advertisements_without_node(&mut self) {
-        // Without any node it is the list that is wrong.
+        // An empty list of nodes is more likely wrong than the selector.
         let Some(nodes) = self.network.nodes.filter(|nodes| !nodes.is_empty()) else {
             return;
         };
@@ -413,14 +421,18 @@ impl DriftFinder<'_> {
                 let [namespace, name] = ["/metadata/namespace", "/metadata/name"]
                     .map(|pointer| text(pointer).unwrap_or_default());
                 let object = format!("{kind} {namespace}/{name}");
-                let says = format!("{object} selects no node: nobody announces by it");
+                let summary = format!("{object} selects no node: it announces nothing");
                 let drift = Drift {
                     object: Some(object),
                     evidence: vec![format!(
-                        "None of {} nodes has the labels it asks for",
+                        "None of {} nodes has the labels that it selects",
                         nodes.len()
                     )],
-                    ..drift(DriftKind::AdvertisementWithoutNode, Severity::Warning, says)
+                    ..drift(
+                        DriftKind::AdvertisementWithoutNode,
+                        Severity::Warning,
+                        summary,
+                    )
                 };
                 self.add(drift, DriftOnset::FirstObserved, required_resources);
             }
@@ -428,7 +440,7 @@ impl DriftFinder<'_> {
     }
 }
 
-/// What a pool's announcement is concluded from.
+/// The resources from which the announcement of a pool is concluded.
 const ADVERTISED: &[Resource] = &[
     Resource::IpAddressPools,
     Resource::L2Advertisements,
@@ -437,7 +449,7 @@ const ADVERTISED: &[Resource] = &[
 
 const WITH_POOLS: &[Resource] = &[Resource::Services, Resource::IpAddressPools];
 
-fn drift(drift: DriftKind, severity: Severity, says: String) -> Drift {
+fn drift(drift: DriftKind, severity: Severity, summary: String) -> Drift {
     Drift {
         drift,
         severity,
@@ -449,22 +461,22 @@ fn drift(drift: DriftKind, severity: Severity, says: String) -> Drift {
         reason: None,
         macs: Vec::new(),
         nodes: Vec::new(),
-        says,
+        summary,
         evidence: Vec::new(),
     }
 }
 
 fn describe_reason(reason: PendingReason) -> &'static str {
     match reason {
-        PendingReason::NoPool => "no pool gives it one",
-        PendingReason::Exhausted => "its pools have none left",
-        PendingReason::RequestedOutside => "the one it asks for is in no pool that it may use",
-        PendingReason::RequestedTaken => "the one it asks for is another service's",
-        PendingReason::RequestedPoolUnknown => "the pool it asks for is not there",
-        PendingReason::ForeignClass => "its class is another controller's",
+        PendingReason::NoPool => "no pool assigns it one",
+        PendingReason::Exhausted => "its pools have no free address",
+        PendingReason::RequestedOutside => "the requested one is in no pool that it may use",
+        PendingReason::RequestedTaken => "the requested one belongs to another service",
+        PendingReason::RequestedPoolUnknown => "the requested pool does not exist",
+        PendingReason::ForeignClass => "its class belongs to another controller",
         PendingReason::NoReadyEndpoints => "it has no ready endpoint",
-        PendingReason::NoAdvertisement => "no advertisement is for it",
-        PendingReason::Unknown => "why is not known",
+        PendingReason::NoAdvertisement => "no advertisement covers it",
+        PendingReason::Unknown => "the reason is unknown",
     }
 }
 
@@ -474,7 +486,7 @@ fn describe_claim(owner: &OwnerRecord) -> String {
     let who = match (&owner.node, owner.local, &owner.vendor) {
         (Some(node), _, _) => format!("node {node}"),
         (None, true, _) => "this host".to_owned(),
-        (None, false, Some(vendor)) => format!("no known node, made by {vendor}"),
+        (None, false, Some(vendor)) => format!("no known node, vendor {vendor}"),
         (None, false, None) => "no known node".to_owned(),
     };
     let does = if owner.announces() {
@@ -482,12 +494,12 @@ fn describe_claim(owner: &OwnerRecord) -> String {
     } else {
         "claims it"
     };
-    format!("{mac} ({who}) {does}, last at {}", owner.last_seen)
+    format!("{mac} ({who}) {does}; last observed at {}", owner.last_seen)
 }
 
 fn describe_coverage(known: Option<NodeCoverage>) -> String {
     match known {
-        None => "The nodes are not known".to_owned(),
+        None => "The nodes are unknown".to_owned(),
         Some(NodeCoverage {
             on_segment,
             with_mac,
@@ -500,8 +512,8 @@ fn describe_coverage(known: Option<NodeCoverage>) -> String {
     }
 }
 
-/// Whether one of an advertisement's selectors selects one of the nodes; without any it is for all. One that cannot be
-/// understood may.
+/// Whether a node selector of an advertisement selects any of the nodes. An advertisement without selectors is for all
+/// nodes; an invalid selector is assumed to match.
 fn selects_a_node(advertisement: &Value, nodes: &[Node]) -> bool {
     let selectors = advertisement.pointer("/spec/nodeSelectors");
     let Some(selectors) = selectors.and_then(Value::as_array) else {

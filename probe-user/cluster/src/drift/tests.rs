@@ -84,7 +84,7 @@ struct Row {
     endpoints: Option<usize>,
     expected: Vec<(DriftKind, Option<PendingReason>)>,
     /// Words of a says or a piece of evidence.
-    says: &'static str,
+    summary: &'static str,
 }
 
 impl Row {
@@ -97,7 +97,7 @@ impl Row {
                 now: at(NOW),
                 bindings: &self.bindings,
                 nodes: self.nodes.as_deref(),
-                nodes_known: Some(NodeCoverage {
+                node_coverage: Some(NodeCoverage {
                     all: 2,
                     on_segment: 2,
                     with_mac: 2,
@@ -116,7 +116,7 @@ fn row(what: &'static str) -> Row {
         nodes: None,
         endpoints: None,
         expected: Vec::new(),
-        says: "",
+        summary: "",
     }
 }
 
@@ -196,7 +196,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 service.addresses = vec!["203.0.113.7".parse().unwrap()];
             }),
             expected: kinds(DriftKind::AddressOutsidePools),
-            says: "203.0.113.7 of shop/frontend is in no pool",
+            summary: "203.0.113.7 of shop/frontend is in no pool",
             ..row("the pool was edited")
         },
         Row {
@@ -216,7 +216,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         Row {
             objects: of_service(&|service| {
                 service.addresses = vec!["203.0.113.7".parse().unwrap()];
-                service.by_cilium = true;
+                service.is_cilium = true;
             }),
             ..row("nor is Cilium's")
         },
@@ -236,14 +236,14 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 ..of_service(&|service| service.allocated_from = Some("production".to_owned()))
             },
             expected: kinds(DriftKind::AddressOutsidePools),
-            says: "It is from the pool production, by the service's own word",
+            summary: "The service has it from the pool production",
             ..row("the pools were deleted")
         },
         Row {
             objects: for_services("L2Advertisement", "inner", edge()),
             bindings: silent(),
             expected: not_announced(PendingReason::NoAdvertisement),
-            says: "The advertisements of its pool select other services",
+            summary: "The advertisements of its pool select other services",
             ..row("no advertisement selects the service")
         },
         Row {
@@ -284,19 +284,19 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         Row {
             bindings: at_241(owner(1, "node-1", false, "11:59:00")),
             expected: kinds(DriftKind::AnnouncedUnassigned),
-            says: "192.0.2.241 of the pool metallb-system/production is announced, and no service has it",
+            summary: "192.0.2.241 of the pool metallb-system/production is announced, and no service has it",
             ..row("a node has what no service has")
         },
         Row {
             bindings: at_241(owner(9, "", true, "11:59:00")),
             expected: kinds(DriftKind::AnnouncedUnassigned),
-            says: "2 of 2 nodes",
+            summary: "2 of 2 nodes",
             ..row("a stranger announces what no service has")
         },
         Row {
             bindings: at_241(owner(9, "", false, "11:59:00")),
             expected: kinds(DriftKind::ClaimedUnassigned),
-            says: "02:00:00:00:00:09 (no known node) claims it, last at",
+            summary: "02:00:00:00:00:09 (no known node) claims it; last observed at",
             ..row("a stranger has what no service has")
         },
         Row {
@@ -307,7 +307,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             )],
             nodes: nodes(),
             expected: kinds(DriftKind::ClaimedUnassigned),
-            says: "It is node-2's own address",
+            summary: "It is the address of node node-2",
             ..row("the pool holds a node's address")
         },
         Row {
@@ -325,22 +325,22 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         Row {
             bindings: silent(),
             expected: not_announced(PendingReason::Unknown),
-            says: "Nobody has answered for it for 30 min",
+            summary: "No host has replied for it for 30 min",
             ..row("silence")
         },
         Row {
             bindings: silent(),
             endpoints: Some(0),
             expected: not_announced(PendingReason::NoReadyEndpoints),
-            says: "it has no ready endpoint",
-            ..row("silence, and nothing to announce for")
+            summary: "it has no ready endpoint",
+            ..row("silent, no ready endpoints")
         },
         Row {
             bindings: silent(),
             endpoints: Some(3),
             expected: not_announced(PendingReason::Unknown),
-            says: "3 ready endpoints",
-            ..row("silence, and something to announce for")
+            summary: "3 ready endpoints",
+            ..row("silent, with ready endpoints")
         },
         Row {
             objects: with(by_bgp()),
@@ -357,13 +357,13 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 ),
                 (DriftKind::PoolUnadvertised, None),
             ],
-            says: "Addresses of it that services have: 1",
-            ..row("nothing advertises the pool")
+            summary: "Addresses of it assigned to services: 1",
+            ..row("no advertisement names the pool")
         },
         Row {
             objects: kube_vips_in_an_unadvertised_pool(),
             expected: kinds(DriftKind::PoolUnadvertised),
-            ..row("nothing advertises the pool, which is not where the address is from")
+            ..row("no advertisement names the pool, which is not the pool of the address")
         },
         Row {
             objects: kube_vips_in_an_unadvertised_pool(),
@@ -372,8 +372,8 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 (DriftKind::NotAnnounced, Some(PendingReason::Unknown)),
                 (DriftKind::PoolUnadvertised, None),
             ],
-            says: "announced by node-1, which need not be so",
-            ..row("and nobody answers for it")
+            summary: "names node-1 as announcer, which may be out of date",
+            ..row("and no host replies for it")
         },
         Row {
             objects: of_service(&|service| {
@@ -384,7 +384,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 DriftKind::ServicePending,
                 Some(PendingReason::RequestedPoolUnknown),
             )],
-            says: "shop/frontend has no address: the pool it asks for is not there",
+            summary: "shop/frontend has no address: the requested pool does not exist",
             bindings: vec![],
             ..row("a service waits")
         },
@@ -393,7 +393,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 service.addresses.clear();
                 service.has_ingress = true;
             }),
-            ..row("a service has the name of a host")
+            ..row("a service has a hostname")
         },
         Row {
             objects: of_service(&|service| {
@@ -401,8 +401,8 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 service.has_conflicting_requests = true;
             }),
             expected: vec![(DriftKind::ServicePending, Some(PendingReason::Unknown))],
-            says: "shop/frontend has no address: its pools do not say why",
-            ..row("a service asks in two ways")
+            summary: "shop/frontend has no address: the reason is not known from its pools",
+            ..row("a service requests in two ways")
         },
         Row {
             objects: with(vec![
@@ -415,8 +415,8 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 ),
             ]),
             expected: kinds(DriftKind::AdvertisementWithoutPool),
-            says: "L2Advertisement metallb-system/old names the pool gone",
-            ..row("an advertisement of a pool that is gone")
+            summary: "L2Advertisement metallb-system/old names the pool gone",
+            ..row("an advertisement of a deleted pool")
         },
         Row {
             objects: with(vec![
@@ -431,22 +431,22 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 ),
             ]),
             expected: kinds(DriftKind::AdvertisementWithoutPool),
-            says: "selects pools by labels that none has",
-            ..row("an advertisement of pools that are gone")
+            summary: "selects pools by labels that no pool has",
+            ..row("an advertisement of deleted pools")
         },
         Row {
             objects: selecting(json!({"matchLabels": {"rack": "z"}})),
             nodes: nodes(),
             expected: kinds(DriftKind::AdvertisementWithoutNode),
-            says: "L2Advertisement metallb-system/some selects no node",
-            ..row("an advertisement for nodes that are gone")
+            summary: "L2Advertisement metallb-system/some selects no node",
+            ..row("an advertisement for deleted nodes")
         },
         Row {
             objects: selecting(
                 json!({"matchExpressions": [{"key": "rack", "operator": "In", "values": ["a", "b"]}]}),
             ),
             nodes: nodes(),
-            ..row("an advertisement for nodes that are there")
+            ..row("an advertisement for existing nodes")
         },
         Row {
             objects: selecting(
@@ -458,12 +458,12 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         Row {
             objects: selecting(json!({"matchLabels": {"zone": "z"}})),
             nodes: nodes(),
-            ..row("an advertisement by a label that was not read yet")
+            ..row("an advertisement by a label that is not read yet")
         },
         Row {
             objects: selecting(json!({"matchExpressions": [{"key": "rack", "operator": "Gt"}]})),
             nodes: nodes(),
-            ..row("an advertisement that is not understood")
+            ..row("an advertisement with an invalid selector")
         },
         Row {
             objects: selecting(json!({"matchLabels": {"rack": "z"}})),
@@ -476,11 +476,11 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 pool("staging", json!({"addresses": ["192.0.2.248-192.0.2.255"]})),
             ]),
             expected: kinds(DriftKind::PoolsOverlap),
-            says: "both have 192.0.2.248/29",
+            summary: "both contain 192.0.2.248/29",
             ..row("pools overlap")
         },
     ];
-    let mut seen = std::collections::BTreeSet::new();
+    let mut visited = std::collections::BTreeSet::new();
     for row in rows {
         let found = row.found();
         let kinds: Vec<_> = found
@@ -489,35 +489,35 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             .collect();
         let what = row.what;
         assert_eq!(kinds, row.expected, "{what}: {found:#?}");
-        let says = |drift: &Drift| {
-            let mut sentences = drift.evidence.iter().chain([&drift.says]);
-            sentences.any(|sentence| sentence.contains(row.says))
+        let summary = |drift: &Drift| {
+            let mut sentences = drift.evidence.iter().chain([&drift.summary]);
+            sentences.any(|sentence| sentence.contains(row.summary))
         };
         assert!(
-            row.says.is_empty() || found.iter().any(|found| says(&found.drift)),
+            row.summary.is_empty() || found.iter().any(|found| summary(&found.drift)),
             "{what}: {:?} in {found:#?}",
-            row.says
+            row.summary
         );
-        seen.extend(kinds.into_iter().map(|(kind, _)| kind));
+        visited.extend(kinds.into_iter().map(|(kind, _)| kind));
     }
-    assert_eq!(seen.len(), DriftKind::COUNT, "{seen:?}");
+    assert_eq!(visited.len(), DriftKind::COUNT, "{visited:?}");
 }
 
-/// A watch over one candidate, at seconds past noon.
-struct Scene {
-    watch: DriftTracker,
+/// A tracker with one candidate, at seconds past noon.
+struct TrackerFixture {
+    tracker: DriftTracker,
     cluster: ClusterSnapshot,
 }
 
-impl Scene {
+impl TrackerFixture {
     fn new() -> Self {
         Self {
-            watch: DriftTracker::new(Duration::from_mins(2)),
+            tracker: DriftTracker::new(Duration::from_mins(2)),
             cluster: ClusterSnapshot::from(testing::objects()),
         }
     }
 
-    fn known(&mut self, known: ResourceState) {
+    fn set_state(&mut self, known: ResourceState) {
         let mut objects = testing::objects();
         for freshness in objects.freshness.values_mut() {
             *freshness = testing::freshness_of(known);
@@ -525,8 +525,8 @@ impl Scene {
         self.cluster = ClusterSnapshot::from(objects);
     }
 
-    /// Since when it is told, in seconds past noon.
-    fn look(&mut self, second: i64, onset: Option<DriftOnset>) -> Option<i64> {
+    /// Observes the candidate, and returns the start of the reported drift in seconds past noon.
+    fn observe_at(&mut self, second: i64, onset: Option<DriftOnset>) -> Option<i64> {
         let candidates = onset.map(|onset| DriftCandidate {
             drift: Drift {
                 drift: DriftKind::PoolsOverlap,
@@ -539,7 +539,7 @@ impl Scene {
                 reason: None,
                 macs: Vec::new(),
                 nodes: Vec::new(),
-                says: String::new(),
+                summary: String::new(),
                 evidence: Vec::new(),
             },
             onset,
@@ -547,7 +547,7 @@ impl Scene {
         });
         let now = moment(second);
         let reported = self
-            .watch
+            .tracker
             .observe(now, &self.cluster, candidates.into_iter().collect());
         reported
             .first()
@@ -560,75 +560,102 @@ fn moment(second: i64) -> Timestamp {
 }
 
 #[test]
-fn what_does_not_last_is_never_told() {
-    let mut scene = Scene::new();
-    assert_eq!(scene.look(0, Some(DriftOnset::FirstObserved)), None);
-    assert_eq!(scene.look(119, Some(DriftOnset::FirstObserved)), None);
-    assert_eq!(scene.look(120, None), None);
-    assert_eq!(scene.look(121, Some(DriftOnset::FirstObserved)), None);
-    assert_eq!(scene.look(240, Some(DriftOnset::FirstObserved)), None);
-    assert_eq!(scene.look(241, Some(DriftOnset::FirstObserved)), Some(121));
-    assert_eq!(scene.look(242, None), None);
-}
-
-#[test]
-fn what_began_before_the_first_look_is_told_after_a_short_one() {
-    let mut scene = Scene::new();
-    let hours_ago = Some(DriftOnset::Since(moment(-3600)));
-    assert_eq!(scene.look(0, hours_ago), None);
-    assert_eq!(scene.look(15, hours_ago), Some(-3600));
-}
-
-#[test]
-fn what_was_not_so_at_the_last_look_began_since_then() {
-    let mut scene = Scene::new();
-    let hours_ago = Some(DriftOnset::Since(moment(-3600)));
-    assert_eq!(scene.look(0, None), None);
-    assert_eq!(scene.look(10, hours_ago), None);
-    assert_eq!(scene.look(129, hours_ago), None);
-    assert_eq!(scene.look(130, hours_ago), Some(10));
-}
-
-#[test]
-fn where_others_have_waited_a_short_look_is_enough() {
-    let mut scene = Scene::new();
-    let silent = Some(DriftOnset::Immediate(moment(-60)));
-    assert_eq!(scene.look(0, None), None);
-    assert_eq!(scene.look(10, silent), None);
-    assert_eq!(scene.look(25, silent), Some(-60));
-}
-
-#[test]
-fn a_claim_counts_if_it_is_made_again() {
-    let mut scene = Scene::new();
-    let claimed = |second| Some(DriftOnset::ObservedAgain(moment(second)));
-    assert_eq!(scene.look(0, claimed(-1)), None);
-    assert_eq!(scene.look(200, claimed(-1)), None);
-    assert_eq!(scene.look(300, claimed(250)), Some(0));
-}
-
-#[test]
-fn nothing_new_is_told_while_the_api_server_is_away_and_what_was_stays() {
-    let mut scene = Scene::new();
-    assert_eq!(scene.look(0, Some(DriftOnset::FirstObserved)), None);
-    scene.known(ResourceState::Stale);
-    assert_eq!(scene.look(200, Some(DriftOnset::FirstObserved)), None);
-    scene.known(ResourceState::Current);
-    assert_eq!(scene.look(210, Some(DriftOnset::FirstObserved)), None);
-    assert_eq!(scene.look(330, Some(DriftOnset::FirstObserved)), Some(210));
-    scene.known(ResourceState::Stale);
-    assert_eq!(scene.look(340, Some(DriftOnset::FirstObserved)), Some(210));
-    assert_eq!(scene.look(350, None), None);
-}
-
-#[test]
-fn without_patience_it_is_told_at_once() {
-    let mut scene = Scene::new();
-    scene.watch = DriftTracker::new(Duration::ZERO);
-    assert_eq!(scene.look(0, Some(DriftOnset::FirstObserved)), Some(0));
-    scene.watch.forget();
+fn short_drift_is_never_reported() {
+    let mut fixture = TrackerFixture::new();
+    assert_eq!(fixture.observe_at(0, Some(DriftOnset::FirstObserved)), None);
     assert_eq!(
-        scene.look(10, Some(DriftOnset::Since(moment(-5)))),
+        fixture.observe_at(119, Some(DriftOnset::FirstObserved)),
+        None
+    );
+    assert_eq!(fixture.observe_at(120, None), None);
+    assert_eq!(
+        fixture.observe_at(121, Some(DriftOnset::FirstObserved)),
+        None
+    );
+    assert_eq!(
+        fixture.observe_at(240, Some(DriftOnset::FirstObserved)),
+        None
+    );
+    assert_eq!(
+        fixture.observe_at(241, Some(DriftOnset::FirstObserved)),
+        Some(121)
+    );
+    assert_eq!(fixture.observe_at(242, None), None);
+}
+
+#[test]
+fn drift_present_at_start_is_reported_after_a_short_confirmation() {
+    let mut fixture = TrackerFixture::new();
+    let hours_ago = Some(DriftOnset::Since(moment(-3600)));
+    assert_eq!(fixture.observe_at(0, hours_ago), None);
+    assert_eq!(fixture.observe_at(15, hours_ago), Some(-3600));
+}
+
+#[test]
+fn drift_starts_after_the_last_evaluation_without_it() {
+    let mut fixture = TrackerFixture::new();
+    let hours_ago = Some(DriftOnset::Since(moment(-3600)));
+    assert_eq!(fixture.observe_at(0, None), None);
+    assert_eq!(fixture.observe_at(10, hours_ago), None);
+    assert_eq!(fixture.observe_at(129, hours_ago), None);
+    assert_eq!(fixture.observe_at(130, hours_ago), Some(10));
+}
+
+#[test]
+fn drift_confirmed_by_another_leader_needs_a_short_confirmation() {
+    let mut fixture = TrackerFixture::new();
+    let silent = Some(DriftOnset::Immediate(moment(-60)));
+    assert_eq!(fixture.observe_at(0, None), None);
+    assert_eq!(fixture.observe_at(10, silent), None);
+    assert_eq!(fixture.observe_at(25, silent), Some(-60));
+}
+
+#[test]
+fn only_a_repeated_claim_is_a_drift() {
+    let mut fixture = TrackerFixture::new();
+    let claimed = |second| Some(DriftOnset::ObservedAgain(moment(second)));
+    assert_eq!(fixture.observe_at(0, claimed(-1)), None);
+    assert_eq!(fixture.observe_at(200, claimed(-1)), None);
+    assert_eq!(fixture.observe_at(300, claimed(250)), Some(0));
+}
+
+#[test]
+fn no_new_drift_while_the_api_server_is_unreachable_and_open_drifts_stay() {
+    let mut fixture = TrackerFixture::new();
+    assert_eq!(fixture.observe_at(0, Some(DriftOnset::FirstObserved)), None);
+    fixture.set_state(ResourceState::Stale);
+    assert_eq!(
+        fixture.observe_at(200, Some(DriftOnset::FirstObserved)),
+        None
+    );
+    fixture.set_state(ResourceState::Current);
+    assert_eq!(
+        fixture.observe_at(210, Some(DriftOnset::FirstObserved)),
+        None
+    );
+    assert_eq!(
+        fixture.observe_at(330, Some(DriftOnset::FirstObserved)),
+        Some(210)
+    );
+    fixture.set_state(ResourceState::Stale);
+    assert_eq!(
+        fixture.observe_at(340, Some(DriftOnset::FirstObserved)),
+        Some(210)
+    );
+    assert_eq!(fixture.observe_at(350, None), None);
+}
+
+#[test]
+fn drift_is_reported_at_once_without_a_confirmation_time() {
+    let mut fixture = TrackerFixture::new();
+    fixture.tracker = DriftTracker::new(Duration::ZERO);
+    assert_eq!(
+        fixture.observe_at(0, Some(DriftOnset::FirstObserved)),
+        Some(0)
+    );
+    fixture.tracker.forget();
+    assert_eq!(
+        fixture.observe_at(10, Some(DriftOnset::Since(moment(-5)))),
         Some(-5)
     );
 }

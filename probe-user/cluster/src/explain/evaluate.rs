@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use probe_common::wire::MacAddr;
 use probe_model::{
-    AnnouncementKind, AnnouncementMode, BindingRecord, CheckRecord, CheckVerdict, ClusterCause,
+    AnnouncementKind, AnnouncementMode, BindingRecord, CheckRecord, CheckStatus, ClusterCause,
     CountsRecord, DisputePhase, Evidence, FindingKind, FindingRecord, OwnerRecord as FindingOwner,
     OwnerRole, Severity,
 };
@@ -102,7 +102,7 @@ fn knowledge(known: &ClusterInputs) -> ClusterSourceRecord {
         source: known.source,
         context: known.context.clone(),
         freshness: known.cluster.objects().freshness.clone(),
-        nodes: known.nodes_known.then(|| known.roster.len()),
+        nodes: known.nodes_known.then(|| known.nodes_by_mac.len()),
     }
 }
 
@@ -163,9 +163,14 @@ fn owners(
         }
     }
     if let Ok(known) = &inputs.cluster {
-        let by_word = |macs: &[MacAddr]| known.cluster.reported_node(inputs.ip, macs);
+        let reported_node = |macs: &[MacAddr]| known.cluster.reported_node(inputs.ip, macs);
         for owner in &mut owners {
-            let name = |macs: &[MacAddr]| known.roster.node_of(macs).or_else(|| by_word(macs));
+            let name = |macs: &[MacAddr]| {
+                known
+                    .nodes_by_mac
+                    .node_of(macs)
+                    .or_else(|| reported_node(macs))
+            };
             owner.node = owner
                 .node
                 .take()
@@ -177,7 +182,7 @@ fn owners(
         };
         // An unknown host may be the node that should announce it, through another interface.
         let unseen = known.cluster.unseen_announcers(inputs.ip, is_owner);
-        let is_complete = known.nodes_known && known.roster.is_complete_in(&inputs.networks);
+        let is_complete = known.nodes_known && known.nodes_by_mac.is_complete_in(&inputs.networks);
         let may_be_node = !unseen.is_empty();
         for owner in &mut owners {
             let is_nameless = owner.node.is_none();
@@ -198,8 +203,8 @@ struct ExplainCase<'a> {
 
 impl ExplainCase<'_> {
     fn status(&self) -> (AddressStatus, String) {
-        let verdict = self.check.map(|check| check.verdict);
-        if verdict == Some(CheckVerdict::Conflict) {
+        let status = self.check.map(|check| check.status);
+        if status == Some(CheckStatus::Conflict) {
             let owners = self.owners.iter().filter(|owner| owner.activity.is_owner());
             return (
                 AddressStatus::Conflict,
@@ -210,14 +215,12 @@ impl ExplainCase<'_> {
             );
         }
         if self.open {
-            let now = match verdict {
-                Some(CheckVerdict::OneOwner | CheckVerdict::Moved) => {
+            let now = match status {
+                Some(CheckStatus::OneOwner | CheckStatus::Moved) => {
                     "; now only one of them replies to this node"
                 }
-                Some(CheckVerdict::NoReply) => "; now none of them replies to this node",
-                Some(
-                    CheckVerdict::Conflict | CheckVerdict::Contested | CheckVerdict::NotProbed,
-                )
+                Some(CheckStatus::NoReply) => "; now none of them replies to this node",
+                Some(CheckStatus::Conflict | CheckStatus::Contested | CheckStatus::NotProbed)
                 | None => "",
             };
             return (
@@ -225,19 +228,19 @@ impl ExplainCase<'_> {
                 format!("The daemon has a conflict about this address open{now}."),
             );
         }
-        match (verdict, &self.inputs.probe_availability) {
-            (Some(CheckVerdict::NoReply), _) if self.may_be_announced_here() => (
+        match (status, &self.inputs.probe_availability) {
+            (Some(CheckStatus::NoReply), _) if self.may_be_announced_here() => (
                 AddressStatus::Unknown,
                 "No host replies to this node. A speaker on this node may announce it: it does not receive probes from its own \
                  host."
                     .to_owned(),
             ),
-            (Some(CheckVerdict::NoReply), _) => self.no_owner(),
-            (Some(CheckVerdict::Contested), _) => (
+            (Some(CheckStatus::NoReply), _) => self.no_owner(),
+            (Some(CheckStatus::Contested), _) => (
                 AddressStatus::Contested,
                 "Two hosts reply with the MACs of one virtual router.".to_owned(),
             ),
-            (Some(CheckVerdict::OneOwner | CheckVerdict::Moved | CheckVerdict::Conflict), _) => {
+            (Some(CheckStatus::OneOwner | CheckStatus::Moved | CheckStatus::Conflict), _) => {
                 self.one_owner()
             }
             (_, ProbeAvailability::OtherSegment(why)) => (AddressStatus::NotLocal, sentence(why)),
@@ -245,7 +248,7 @@ impl ExplainCase<'_> {
             (_, ProbeAvailability::LinkDown(why)) => {
                 (AddressStatus::Unknown, format!("The owner is unknown: {why}."))
             }
-            (Some(CheckVerdict::NotProbed), _) => (
+            (Some(CheckStatus::NotProbed), _) => (
                 AddressStatus::Unknown,
                 "It was not probed: another host may be booting with it.".to_owned(),
             ),
@@ -385,7 +388,7 @@ impl ExplainCase<'_> {
             .filter(|binding| binding.conflict.is_some())
             .filter_map(|binding| binding.cluster.as_deref());
         // An earlier conflict had its own cause.
-        let told = history
+        let reported = history
             .iter()
             .rev()
             .take_while(|finding| {
@@ -393,7 +396,9 @@ impl ExplainCase<'_> {
             })
             .filter(|finding| finding.finding.is_dispute())
             .filter_map(|finding| finding.cluster.as_deref());
-        let cause = open.chain(told).find_map(|context| context.cause.clone());
+        let cause = open
+            .chain(reported)
+            .find_map(|context| context.cause.clone());
         cause.or_else(|| self.cause_by_check(bindings))
     }
 
@@ -405,9 +410,10 @@ impl ExplainCase<'_> {
             .iter()
             .filter(|owner| owner.activity != OwnerActivity::Known);
         let announcement = |macs: &[MacAddr]| {
-            let heard = bindings.iter().flat_map(|binding| &binding.owners);
-            let same = heard.filter(|heard| heard.macs.iter().any(|mac| macs.contains(mac)));
-            let strongest = same.map(|heard| heard.announcement).max();
+            let observed = bindings.iter().flat_map(|binding| &binding.owners);
+            let same =
+                observed.filter(|observed| observed.macs.iter().any(|mac| macs.contains(mac)));
+            let strongest = same.map(|observed| observed.announcement).max();
             strongest.unwrap_or(AnnouncementKind::None)
         };
         let owners = owners.map(|owner| FindingOwner {
@@ -438,15 +444,15 @@ impl ExplainCase<'_> {
             reason: None,
             cluster: None,
         };
-        let (on_segment, with_mac) = known.roster.known_in(&self.inputs.networks);
+        let (on_segment, with_mac) = known.nodes_by_mac.known_in(&self.inputs.networks);
         // A node that does not reply for its own address is known too.
-        let with_mac = if known.roster.is_complete_in(&self.inputs.networks) {
+        let with_mac = if known.nodes_by_mac.is_complete_in(&self.inputs.networks) {
             on_segment
         } else {
             with_mac.min(on_segment.saturating_sub(1))
         };
         let nodes = known.nodes_known.then_some(NodeCoverage {
-            all: known.roster.len(),
+            all: known.nodes_by_mac.len(),
             on_segment,
             with_mac,
         });
@@ -466,7 +472,7 @@ impl ExplainCase<'_> {
 
     /// How long ago a resource was last confirmed, as the end of a clause.
     fn age(&self, freshness: &Freshness) -> String {
-        freshness.heard.map_or_else(String::new, |at| {
+        freshness.last_update.map_or_else(String::new, |at| {
             let age = self.inputs.now.duration_since(at);
             format!(" (last update {} ago)", span(age.as_secs()))
         })
@@ -489,7 +495,7 @@ impl ExplainCase<'_> {
                 for (resource, freshness) in &known.cluster.objects().freshness {
                     let error = freshness.error.as_deref();
                     let error = error.map_or_else(String::new, |error| format!(": {error}"));
-                    match freshness.known {
+                    match freshness.state {
                         ResourceState::Current | ResourceState::NotInstalled => {}
                         ResourceState::Stale => {
                             gaps.push(format!(

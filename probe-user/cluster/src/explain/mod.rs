@@ -54,7 +54,7 @@ pub struct ClusterInputs {
     /// The snapshot of its objects.
     pub cluster: ClusterSnapshot,
     /// The MACs of the nodes.
-    pub roster: NodeIndex,
+    pub nodes_by_mac: NodeIndex,
     /// Whether the nodes could be read.
     pub nodes_known: bool,
     /// The source.
@@ -79,7 +79,7 @@ pub struct DaemonInputs {
 pub struct ExplainInputs {
     /// The address.
     pub ip: IpAddr,
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
     /// The result of probing.
     pub probe_availability: ProbeAvailability,

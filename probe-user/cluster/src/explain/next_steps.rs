@@ -1,16 +1,16 @@
 //! The next steps for an address, by its status.
 
 use probe_model::{
-    AnnouncementMode, CauseKind, CauseSubject, CheckVerdict, ClusterCause, FindingOrigin, NextStep,
+    AnnouncementMode, CauseKind, CauseSubject, CheckStatus, ClusterCause, FindingOrigin, NextStep,
     after_check, cause_step, identify_hosts,
 };
 
 use super::{AddressStatus, Explanation, OwnerActivity};
 
-/// Why an address was not probed that was not to be.
+/// The reason for an address that was not probed on request.
 pub(super) const NO_PROBE: &str = "--no-probe";
 
-/// The most steps.
+/// Maximum number of steps.
 const MAX_STEPS: usize = 3;
 
 /// The next commands, the most useful first.
@@ -71,7 +71,7 @@ fn conflict_steps(explanation: &Explanation) -> Vec<NextStep> {
     let unprobed = [OwnerActivity::Known, OwnerActivity::Announces];
     let can_check = !owners.any(|owner| owner.local && unprobed.contains(&owner.activity));
     let check = explanation.check.as_ref();
-    let one_replies = check.is_some_and(|check| check.verdict == CheckVerdict::OneOwner);
+    let one_replies = check.is_some_and(|check| check.status == CheckStatus::OneOwner);
     if one_replies && can_check {
         return vec![NextStep::new(
             "only one host replies to this node now; check whether it stays so:",
@@ -110,7 +110,7 @@ fn cause_steps(explanation: &Explanation, cause: &ClusterCause) -> Vec<NextStep>
     let blamed = CauseSubject {
         ip: explanation.ip,
         namespace: Some(namespace(explanation)),
-        node: nodes.find(|node| !announcers.iter().any(|said| said == node)),
+        node: nodes.find(|node| !announcers.iter().any(|named| named == node)),
         identify_command: &machines.command,
     };
     let mut steps: Vec<_> = cause_step(cause.kind, blamed).into_iter().collect();
@@ -202,7 +202,7 @@ fn elsewhere_steps(explanation: &Explanation) -> Vec<NextStep> {
 
 fn unknown_steps(explanation: &Explanation) -> Vec<NextStep> {
     let check = explanation.check.as_ref();
-    if check.is_some_and(|check| check.verdict == CheckVerdict::NoReply) {
+    if check.is_some_and(|check| check.status == CheckStatus::NoReply) {
         return vec![NextStep::new(
             "run probe explain on another node, in one of these pods:",
             "kubectl -n arp-monitor get pods -o wide",

@@ -19,13 +19,13 @@ fn on_link_here() -> OnLinkNetworks {
     OnLinkNetworks::new(&[link].into_iter().collect(), |_| true)
 }
 
-/// Since when this host listens.
+/// The time since which the agent observes the network.
 fn noon() -> Timestamp {
     at("12:00:00")
 }
 
 #[test]
-fn a_speaker_here_may_announce_what_it_may_have_taken_before_anybody_listened() {
+fn local_speaker_may_announce_addresses_taken_over_before_the_daemon_started() {
     let assigned = |times: &[Option<&str>]| {
         let mut objects = advertised(&[("L2Advertisement", json!({}))]);
         let service = objects.services.remove(0);
@@ -67,7 +67,7 @@ fn tracked(objects: ClusterObjects) -> Option<Vec<String>> {
     Some(ips)
 }
 
-/// A service with an address of a pool, and these that advertise it.
+/// A cluster with a service with an address of a pool, and these advertisements.
 fn advertised(advertisements: &[(&str, Value)]) -> ClusterObjects {
     let mut metallb_objects = vec![pool("production", json!({"addresses": ["192.0.2.64/26"]}))];
     metallb_objects.extend(
@@ -83,7 +83,7 @@ fn advertised(advertisements: &[(&str, Value)]) -> ClusterObjects {
 }
 
 #[test]
-fn what_is_announced_on_layer_2_and_on_link_is_expected() {
+fn on_link_layer_2_address_is_expected() {
     let l2 = advertised(&[("L2Advertisement", json!({}))]);
     assert_eq!(tracked(l2).unwrap(), ["192.0.2.80"]);
     let both = advertised(&[
@@ -92,11 +92,15 @@ fn what_is_announced_on_layer_2_and_on_link_is_expected() {
     ]);
     assert_eq!(tracked(both).unwrap(), ["192.0.2.80"]);
     let interfaces = advertised(&[("L2Advertisement", json!({"interfaces": ["eth9"]}))]);
-    assert_eq!(tracked(interfaces).unwrap(), ["192.0.2.80"], "of some node");
+    assert_eq!(
+        tracked(interfaces).unwrap(),
+        ["192.0.2.80"],
+        "configured on some node"
+    );
 }
 
 #[test]
-fn what_is_announced_by_bgp_only_or_by_nobody_is_not() {
+fn address_announced_by_bgp_only_or_not_at_all_is_not_expected() {
     let bgp = advertised(&[("BGPAdvertisement", json!({}))]);
     assert_eq!(tracked(bgp).unwrap(), [""; 0]);
     assert_eq!(tracked(advertised(&[])).unwrap(), [""; 0]);
@@ -105,7 +109,7 @@ fn what_is_announced_by_bgp_only_or_by_nobody_is_not() {
 }
 
 #[test]
-fn what_is_off_link_or_ipv6_is_not() {
+fn off_link_and_ipv6_addresses_are_not_expected() {
     let elsewhere = ClusterObjects {
         services: vec![service("shop/frontend", &["198.51.100.80", "2001:db8::80"])],
         ..objects()
@@ -114,7 +118,7 @@ fn what_is_off_link_or_ipv6_is_not() {
 }
 
 #[test]
-fn without_a_pool_of_metallbs_an_address_is_expected_unless_its_class_says_bgp() {
+fn address_without_metallb_pool_is_expected_unless_its_class_is_bgp() {
     let class = |class: Option<&str>| ClusterObjects {
         services: vec![Service {
             class: class.map(str::to_owned),
@@ -138,7 +142,7 @@ fn without_a_pool_of_metallbs_an_address_is_expected_unless_its_class_says_bgp()
 }
 
 #[test]
-fn before_everything_was_read_nothing_is_concluded() {
+fn no_conclusion_before_all_resources_are_listed() {
     assert_eq!(tracked(ClusterObjects::default()), None);
     let mut early = advertised(&[]);
     early.freshness.insert(
@@ -149,7 +153,7 @@ fn before_everything_was_read_nothing_is_concluded() {
 }
 
 #[test]
-fn an_advertisement_that_cannot_be_read_may_be_there() {
+fn invalid_advertisement_is_assumed_to_exist() {
     let forbidden = |advertisements: &[(&str, Value)]| {
         let mut objects = advertised(advertisements);
         let freshness = freshness_of(ResourceState::Forbidden);
@@ -160,21 +164,21 @@ fn an_advertisement_that_cannot_be_read_may_be_there() {
     };
     assert_eq!(tracked(forbidden(&[])).unwrap(), ["192.0.2.80"]);
     let bgp = forbidden(&[("BGPAdvertisement", json!({}))]);
-    assert_eq!(tracked(bgp).unwrap(), [""; 0], "what is said counts");
+    assert_eq!(tracked(bgp).unwrap(), [""; 0], "the selector is used");
 }
 
 #[test]
-fn what_is_in_no_pool_may_be_in_one_that_cannot_be_read() {
+fn address_outside_all_pools_may_be_in_an_invalid_pool() {
     let mut objects = advertised(&[("L2Advertisement", json!({}))]);
     objects.services[0].addresses = vec!["192.0.2.10".parse().unwrap()];
     assert_eq!(tracked(objects.clone()).unwrap(), ["192.0.2.10"]);
-    let mut broken = objects.clone();
-    broken.broken.push(InvalidObject {
+    let mut invalid = objects.clone();
+    invalid.invalid.push(InvalidObject {
         resource: Resource::IpAddressPools,
         object: "metallb-system/other".to_owned(),
         error: "is too large".to_owned(),
     });
-    assert_eq!(tracked(broken).unwrap(), [""; 0]);
+    assert_eq!(tracked(invalid).unwrap(), [""; 0]);
     let freshness = freshness_of(ResourceState::Forbidden);
     objects
         .freshness
@@ -183,7 +187,7 @@ fn what_is_in_no_pool_may_be_in_one_that_cannot_be_read() {
 }
 
 #[test]
-fn ten_thousand_addresses_are_looked_at_at_once() {
+fn ten_thousand_addresses_are_evaluated_quickly() {
     let services = (0..10_000_u32).map(|number| {
         let ip = std::net::Ipv4Addr::from(0x0a00_0001 + number).to_string();
         service(&format!("shop/{number}"), &[&ip])
@@ -205,34 +209,45 @@ fn ten_thousand_addresses_are_looked_at_at_once() {
     let on_link = OnLinkNetworks::new(&[link].into_iter().collect(), |_| true);
     let survey = compute_coverage(&ClusterSnapshot::from(many), &on_link, noon()).unwrap();
     assert_eq!(survey.expected.len(), 10_000);
-    assert_eq!(survey.sight.here, 10_000);
+    assert_eq!(survey.segment_coverage.on_link, 10_000);
 }
 
 #[test]
-fn a_node_is_blind_if_there_is_something_to_see_and_none_of_it_is_here() {
-    let sight = |objects: ClusterObjects| {
+fn node_lacks_coverage_if_no_expected_address_is_on_link() {
+    let segment_coverage = |objects: ClusterObjects| {
         let survey = compute_coverage(&ClusterSnapshot::from(objects), &on_link_here(), noon());
-        survey.map(|survey| survey.sight)
+        survey.map(|survey| survey.segment_coverage)
     };
-    let seen = |here, is_blind| Some(SegmentCoverage { here, is_blind });
+    let coverage_of = |on_link, has_no_coverage| {
+        Some(SegmentCoverage {
+            on_link,
+            has_no_coverage,
+        })
+    };
     let having = |addresses: &[&str]| ClusterObjects {
         services: vec![service("shop/frontend", addresses)],
         ..objects()
     };
-    assert_eq!(sight(having(&[])), seen(0, false));
-    assert_eq!(sight(having(&["198.51.100.80"])), seen(0, true));
+    assert_eq!(segment_coverage(having(&[])), coverage_of(0, false));
     assert_eq!(
-        sight(having(&["198.51.100.80", "192.0.2.80", "192.0.2.81"])),
-        seen(2, false)
+        segment_coverage(having(&["198.51.100.80"])),
+        coverage_of(0, true)
     );
-    assert_eq!(sight(having(&["2001:db8::80"])), seen(0, false));
+    assert_eq!(
+        segment_coverage(having(&["198.51.100.80", "192.0.2.80", "192.0.2.81"])),
+        coverage_of(2, false)
+    );
+    assert_eq!(
+        segment_coverage(having(&["2001:db8::80"])),
+        coverage_of(0, false)
+    );
     let mut bgp = advertised(&[("BGPAdvertisement", json!({}))]);
-    assert_eq!(sight(bgp.clone()), seen(0, false));
-    // Elsewhere, too, only what is announced on layer 2 is to be seen.
+    assert_eq!(segment_coverage(bgp.clone()), coverage_of(0, false));
+    // On other networks, too, only addresses announced on layer 2 count.
     bgp.metallb[0] = pool("production", json!({"addresses": ["198.51.100.64/26"]}));
     bgp.services[0].addresses = vec!["198.51.100.80".parse().unwrap()];
-    assert_eq!(sight(bgp), seen(0, false));
-    assert_eq!(sight(ClusterObjects::default()), None);
+    assert_eq!(segment_coverage(bgp), coverage_of(0, false));
+    assert_eq!(segment_coverage(ClusterObjects::default()), None);
 }
 
 #[test]

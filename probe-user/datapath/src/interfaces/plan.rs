@@ -32,7 +32,7 @@ pub struct LinkEnvironment {
     pub driver: Option<String>,
     /// The MTU, in bytes.
     pub mtu: u32,
-    /// Whether the offloads and the driver could be read. If not, the offloads are [`Offloads::WORST`].
+    /// Whether the offloads and the driver could be read. If not, the offloads are the worst ones.
     pub offloads_known: bool,
     /// Whether the card strips VLAN tags from frames (`rx-vlan-hw-parse`).
     pub strips_vlan_tags: bool,

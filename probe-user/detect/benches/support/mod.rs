@@ -11,10 +11,10 @@ use probe_detect::{
 };
 use probe_model::{Finding, Segment, Timestamp};
 
-/// Who asks.
+/// The requester.
 const CLIENT: MacAddr = MacAddr([2, 0xc, 0, 0, 0, 1]);
 
-/// A machine with room for `bindings`, that has seen so many addresses, each with an owner of its own.
+/// A detector with room for `bindings`, all used, each with an owner of its own.
 pub fn detector(bindings: u32) -> Detector {
     let mut detector = Detector::new(DetectConfig {
         max_bindings: bindings as usize,
@@ -42,7 +42,7 @@ pub fn at(number: u32) -> Timestamp {
     Timestamp(1_000_000_000_000) + Duration::from_micros(u64::from(number))
 }
 
-/// An owner of address `number` announces it; `owner` tells the owners of one address apart.
+/// An owner of address `number` announces it; `owner` distinguishes the owners of one address.
 pub fn announcement(at: Timestamp, number: u32, owner: u8) -> Observation {
     let form = ClaimFlags {
         announcement: true,
@@ -51,17 +51,17 @@ pub fn announcement(at: Timestamp, number: u32, owner: u8) -> Observation {
     claim(at, number, owner, form, None)
 }
 
-/// An owner of address `number` answers a client that asked at `asked`.
-pub fn answer(at: Timestamp, number: u32, owner: u8, asked: Timestamp) -> Observation {
+/// An owner of address `number` replies to a request of the client at `requested_at`.
+pub fn reply_by(at: Timestamp, number: u32, owner: u8, requested_at: Timestamp) -> Observation {
     let form = ClaimFlags {
         reply: true,
         unicast: true,
         announcement: false,
     };
     let reply = ProbeReply {
-        asker: CLIENT,
+        requester: CLIENT,
         to_probe: false,
-        request: Some(RequestId(asked)),
+        request: Some(RequestId(requested_at)),
     };
     claim(at, number, owner, form, Some(reply))
 }

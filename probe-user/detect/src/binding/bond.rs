@@ -11,13 +11,17 @@ use super::{
     Binding,
     claimants::{ClaimMode, Claimant},
 };
-use crate::transition::{BindingContext, HolderIndex};
+use crate::transition::{BindingContext, ClaimedAddressIndex};
 
 impl Binding {
     /// Whether the two owners of the address may be one bond in mode balance-alb: one has only ever sent requests and
     /// the other only replies, and nothing shows that they are two hosts. Where no host can be probed, the bond's own
     /// replies to its clients must have been seen: two hosts would reply to a probe.
-    pub(super) fn may_be_bond(&self, context: &BindingContext, holders: &HolderIndex) -> bool {
+    pub(super) fn may_be_bond(
+        &self,
+        context: &BindingContext,
+        claimed_addresses: &ClaimedAddressIndex,
+    ) -> bool {
         let Some([requester, replier]) = self.requester_and_replier(context) else {
             return false;
         };
@@ -25,10 +29,10 @@ impl Binding {
         let [one_is_local, other_is_local] =
             [requester, replier].map(|claimant| context.facts.is_local(claimant.mac));
         let segment: Segment = context.key.segment;
-        let apart = holders.hold_own_addresses(segment, requester.mac, replier.mac);
+        let apart = claimed_addresses.have_own_addresses(segment, requester.mac, replier.mac);
         let mut present = self.claimants.present();
         let updates_clients =
-            context.rules.config.can_probe || present.any(Claimant::replies_unasked);
+            context.rules.config.can_probe || present.any(Claimant::has_unsolicited_reply);
         !announced && one_is_local == other_is_local && !apart && updates_clients
     }
 

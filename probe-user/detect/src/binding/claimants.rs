@@ -11,22 +11,21 @@ use crate::{ClaimFlags, RequestId};
 #[derive(Clone, Copy, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "independent observations, each of which is asked for by itself"
+    reason = "independent observations, each of which is read on its own"
 )]
 pub(super) struct Claimant {
     pub mac: MacAddr,
-    /// It takes part in the present state of affairs: since the address last settled with another owner,
-    /// it has claimed it.
+    /// It is one of the present owners: it has claimed the address since that last settled with another owner.
     pub present: bool,
     /// By which operations it has ever claimed the address.
     pub mode: ClaimMode,
     /// It has sent a unicast reply without a request that was observed.
-    replies_unasked: bool,
+    has_unsolicited_reply: bool,
     /// It has announced the address by broadcast.
     announces: bool,
     /// The forms in which it has announced the address by broadcast since it is present.
     announcements: AnnouncementOperations,
-    /// It announced it in both forms before that.
+    /// It announced it in both forms before it was present.
     announced_earlier: bool,
     /// That its frames come from another Ethernet source has been reported.
     mismatch_reported: bool,
@@ -38,8 +37,8 @@ pub(super) struct Claimant {
     pub last_seen: Timestamp,
     /// Its claims.
     pub claims: u64,
-    /// The request that it answered last, in time.
-    pub answered: Option<RequestId>,
+    /// The last request that it replied to in time.
+    pub replied: Option<RequestId>,
     /// Whether it was observed to reply to an ARP probe. Some hosts reply to requests with a sender address only
     /// (Linux `proxy_arp`): that they do not reply to a probe proves nothing.
     pub replies_to_probes: bool,
@@ -47,7 +46,7 @@ pub(super) struct Claimant {
     pub replies_to_requests: bool,
 }
 
-/// By which operation a station claims an address.
+/// The operations by which a host claims an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClaimMode {
     /// Only ever by request.
@@ -103,20 +102,20 @@ impl AnnouncementOperations {
 pub(super) struct PriorClaimantState {
     /// It had claimed the address at some time.
     pub known: bool,
-    /// It took part in the present state of affairs.
+    /// It was one of the present owners.
     pub present: bool,
-    /// It had already answered this very request.
-    pub answered: bool,
+    /// It had already replied to this request.
+    pub replied: bool,
 }
 
 impl Claimant {
     /// A claimant before its first claim.
-    const fn new(heard: &ObservedClaim) -> Self {
+    const fn new(observed: &ObservedClaim) -> Self {
         Self {
-            mac: heard.mac,
+            mac: observed.mac,
             present: false,
-            mode: ClaimMode::of(heard.form),
-            replies_unasked: false,
+            mode: ClaimMode::of(observed.form),
+            has_unsolicited_reply: false,
             announces: false,
             announcements: AnnouncementOperations {
                 by_request: false,
@@ -124,11 +123,11 @@ impl Claimant {
             },
             announced_earlier: false,
             mismatch_reported: false,
-            first_seen: heard.at,
-            since: heard.at,
-            last_seen: heard.at,
+            first_seen: observed.at,
+            since: observed.at,
+            last_seen: observed.at,
             claims: 0,
-            answered: None,
+            replied: None,
             replies_to_probes: false,
             replies_to_requests: false,
         }
@@ -150,8 +149,8 @@ impl Claimant {
     }
 
     /// Whether it has replied by unicast without a request that was observed.
-    pub const fn replies_unasked(&self) -> bool {
-        self.replies_unasked
+    pub const fn has_unsolicited_reply(&self) -> bool {
+        self.has_unsolicited_reply
     }
 
     /// How it has announced the address since it is present.
@@ -168,51 +167,52 @@ impl Claimant {
         }
     }
 
-    fn claim(&mut self, heard: &ObservedClaim) {
-        let mode = ClaimMode::of(heard.form);
+    fn claim(&mut self, observed: &ObservedClaim) {
+        let mode = ClaimMode::of(observed.form);
         if !self.present {
             self.present = true;
-            self.since = heard.at;
+            self.since = observed.at;
             self.announced_earlier |= self.is_announcer();
             self.announcements = AnnouncementOperations::default();
         }
         if self.mode != mode {
             self.mode = ClaimMode::Both;
         }
-        self.replies_unasked |= heard.is_unasked_reply();
-        self.announces |= heard.form.is_broadcast_announcement();
-        self.announcements.record(heard.form);
-        self.last_seen = self.last_seen.max(heard.at);
+        self.has_unsolicited_reply |= observed.is_unsolicited_reply();
+        self.announces |= observed.form.is_broadcast_announcement();
+        self.announcements.record(observed.form);
+        self.last_seen = self.last_seen.max(observed.at);
         self.claims += 1;
-        self.answered = heard.request.or(self.answered);
-        self.replies_to_probes |= heard.to_probe;
-        self.replies_to_requests |= heard.form.reply && !heard.form.announcement && !heard.to_probe;
+        self.replied = observed.request.or(self.replied);
+        self.replies_to_probes |= observed.to_probe;
+        self.replies_to_requests |=
+            observed.form.reply && !observed.form.announcement && !observed.to_probe;
     }
 }
 
-/// All of them. Inline as long as there is but one, which is nearly always.
+/// The MACs that have claimed an address. Inline while there is only one, which is nearly always.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claimants(SmallVec<[Claimant; 1]>);
 
 impl Claimants {
-    /// Notes a claim; says what its claimant was before it.
-    pub fn record(&mut self, heard: &ObservedClaim) -> PriorClaimantState {
-        if let Some(claimant) = self.get_mut(heard.mac) {
+    /// Records a claim. Returns the state of its claimant before it.
+    pub fn record(&mut self, observed: &ObservedClaim) -> PriorClaimantState {
+        if let Some(claimant) = self.get_mut(observed.mac) {
             let before = PriorClaimantState {
                 known: true,
                 present: claimant.present,
-                answered: heard.request.is_some() && claimant.answered == heard.request,
+                replied: observed.request.is_some() && claimant.replied == observed.request,
             };
-            claimant.claim(heard);
+            claimant.claim(observed);
             return before;
         }
-        let mut claimant = Claimant::new(heard);
-        claimant.claim(heard);
+        let mut claimant = Claimant::new(observed);
+        claimant.claim(observed);
         self.0.push(claimant);
         PriorClaimantState::default()
     }
 
-    /// Forgets the least recently seen if there are more than `max`; never one of `keep`.
+    /// Evicts the least recently seen if there are more than `max`; never one of `keep`.
     pub fn evict_beyond(&mut self, max: usize, keep: [Option<MacAddr>; 3]) -> Option<Claimant> {
         if self.0.len() <= max {
             return None;
@@ -243,7 +243,7 @@ impl Claimants {
         }
     }
 
-    /// Whether it is yet to be reported that this MAC's frames come from another source. It is, once.
+    /// Marks it as reported that this MAC's frames come from another source. `false` if it was reported before.
     pub fn mark_mismatch_reported(&mut self, mac: MacAddr) -> bool {
         self.get_mut(mac)
             .is_some_and(|claimant| !std::mem::replace(&mut claimant.mismatch_reported, true))
@@ -263,12 +263,12 @@ impl Claimants {
         self.0.iter()
     }
 
-    /// Those that take part in the present state of affairs.
+    /// The present owners' MACs.
     pub fn present(&self) -> impl Iterator<Item = &Claimant> {
         self.iter().filter(|claimant| claimant.present)
     }
 
-    /// No claim lies in the future: called when the clock was set back to `now`.
+    /// Moves times in the future to `now`, to which the clock was set back.
     pub fn forget_future(&mut self, now: Timestamp) {
         for claimant in &mut self.0 {
             claimant.first_seen = claimant.first_seen.min(now);

@@ -1,4 +1,4 @@
-//! The life of an open conflict: evidence, silence, asking, and its end.
+//! An open conflict: its evidence, quiet time and inquiries.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ pub(crate) struct OpenConflict {
     pub opened_at: Timestamp,
     pub last_evidence: Timestamp,
     pub counts: EvidenceCounts,
-    /// Since when there has been no evidence for long enough to say so.
+    /// When it was reported that there was no evidence for a while.
     pub quiet_since: Option<Timestamp>,
     /// How many owners the last report named.
     reported_owners: usize,
     /// The last report was ignored.
     unreported: bool,
-    /// The request whose answers were last counted: three answers are one piece of evidence.
+    /// The request whose replies were last counted: three replies are one piece of evidence.
     suppressed_since_report: Option<RequestId>,
     inquiry: Option<ConflictInquiry>,
     /// How often there was new evidence after it had become quiet.
@@ -33,14 +33,14 @@ pub(crate) struct OpenConflict {
 /// The number of times that a conflict that reopens again and again takes twice as long to become quiet.
 const MAX_DOUBLINGS: u32 = 3;
 
-/// The two rounds of asking who is left.
+/// Two rounds of probes for the owners that are left.
 #[derive(Clone, Copy, Debug)]
 struct ConflictInquiry {
     requested_for: Timestamp,
     rounds: [Option<ReplyCount>; 2],
 }
 
-/// Who answered in one round.
+/// The owners that replied in one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReplyCount {
     None,
@@ -48,14 +48,14 @@ pub(super) enum ReplyCount {
     Multiple,
 }
 
-/// What two rounds of asking say.
+/// The conclusion from two rounds of probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InquiryConclusion {
     /// A round is missing.
     Waiting,
-    /// Exactly one owner answered both.
+    /// Exactly one owner replied to both.
     OneLeft(OwnerIdentity),
-    /// There is more than one still.
+    /// Several owners replied to one of them.
     StillShared,
     /// No host replied to either.
     NoneLeft,
@@ -64,7 +64,7 @@ pub(super) enum InquiryConclusion {
 }
 
 impl OpenConflict {
-    /// A conflict without evidence yet, opened after so many returns.
+    /// A conflict without evidence, opened after `returns` returns.
     pub fn new(evidence: Evidence, at: Timestamp, returns: u64) -> Self {
         Self {
             evidence,
@@ -85,9 +85,9 @@ impl OpenConflict {
         }
     }
 
-    /// Takes evidence. It is to be told when it is the first, when the conflict had become quiet, when an
-    /// owner has joined, and when the last report was ignored and this one would not be: so at most once
-    /// for each owner, and once for each time it was quiet.
+    /// Adds evidence. Returns whether to report it: if it is the first, if the conflict was quiet, if an owner has
+    /// joined, and if the last report was ignored and this one is not. So at most once for each owner, and once for each
+    /// time it was quiet.
     pub fn add_evidence(
         &mut self,
         evidence: Evidence,
@@ -108,27 +108,27 @@ impl OpenConflict {
         self.inquiry = None;
         self.unanswered_inquiries = 0;
         self.reopened += u32::from(self.quiet_since.is_some());
-        let tell = owners > self.reported_owners
+        let is_reported = owners > self.reported_owners
             || self.quiet_since.is_some()
             || self.unreported && !ignored;
         self.reported_owners = self.reported_owners.max(owners);
         self.quiet_since = None;
         self.unreported = ignored;
-        tell
+        is_reported
     }
 
-    /// The owners are counted anew: those that are gone are not awaited by the next report.
+    /// Counts the reported owners anew, because some are gone.
     pub const fn forget_reported_owners(&mut self) {
         self.reported_owners = 0;
     }
 
-    /// When something is due without a frame; once it is quiet, that includes its expiry.
+    /// The next deadline; while it is quiet, that includes its expiry.
     pub fn due_at(
         &self,
         expires_at: impl FnOnce() -> Timestamp,
         config: &DetectConfig,
     ) -> Timestamp {
-        // Asked before the configuration forbade it, and never again: nobody waits for an answer.
+        // An inquiry from before the configuration disabled probing is not repeated.
         let inquiry = self.inquiry.filter(|_| config.can_probe);
         let repeated = |inquiry: ConflictInquiry| inquiry.requested_for + inquiry_timeout(config);
         match (inquiry, self.quiet_since) {
@@ -147,7 +147,7 @@ impl OpenConflict {
         self.last_evidence + delay.min(config.expire_after.max(config.quiet_after))
     }
 
-    /// Starts asking who is left, anew if need be.
+    /// Starts an inquiry, or repeats it.
     pub fn request_replies(
         &mut self,
         key: BindingKey,
@@ -168,31 +168,31 @@ impl OpenConflict {
             latest: earliest + gap,
             to: Vec::new(),
         };
-        // The windows lie a gap apart, so the rounds do, whenever in them the asker asks.
+        // The windows are a gap apart, so the rounds are too, at whatever time in them the prober sends.
         [round(0, requested_for), round(1, requested_for + gap + gap)]
     }
 
-    /// Whether it is being asked who is left, and for how long without an answer.
+    /// When the inquiry that waits for replies was started.
     pub fn inquiry_started_at(&self) -> Option<Timestamp> {
         self.inquiry.map(|inquiry| inquiry.requested_for)
     }
 
-    /// Takes what one round said.
+    /// Takes the replies to one round.
     pub(super) fn record_replies(
         &mut self,
-        ask: &ProbeRequest,
-        answered: ReplyCount,
+        probe_request: &ProbeRequest,
+        replied: ReplyCount,
     ) -> InquiryConclusion {
         let Some(inquiry) = &mut self.inquiry else {
             return InquiryConclusion::Waiting;
         };
-        let Some(round) = inquiry.rounds.get_mut(usize::from(ask.round)) else {
+        let Some(round) = inquiry.rounds.get_mut(usize::from(probe_request.round)) else {
             return InquiryConclusion::Waiting;
         };
-        if inquiry.requested_for != ask.requested_for {
+        if inquiry.requested_for != probe_request.requested_for {
             return InquiryConclusion::Waiting;
         }
-        *round = Some(answered);
+        *round = Some(replied);
         match inquiry.rounds {
             [Some(ReplyCount::Multiple), _] | [_, Some(ReplyCount::Multiple)] => {
                 InquiryConclusion::StillShared
@@ -209,7 +209,7 @@ impl OpenConflict {
         }
     }
 
-    /// Who is one owner has changed, so what was answered so far is void. It is asked again when answers are
+    /// Drops the replies so far, because the rules on owners have changed. The inquiry is repeated when its replies are
     /// overdue.
     pub fn clear_replies(&mut self) {
         if let Some(inquiry) = &mut self.inquiry {
@@ -217,18 +217,18 @@ impl OpenConflict {
         }
     }
 
-    /// The configuration has changed. It is to be told again when it matters from now on, or is no longer
-    /// ignored; while it is ignored that is put off, and when it is quiet, the next evidence tells it anyway.
+    /// Applies a change of the configuration. Returns whether to report it again: if it is tracked from now on, or no
+    /// longer ignored; later if it is ignored. A quiet conflict is reported with its next evidence anyway.
     pub fn reconsider(&mut self, newly_tracked: bool, ignored: bool) -> bool {
         if self.quiet_since.is_some() {
             return false;
         }
-        let tell = newly_tracked || self.unreported;
-        self.unreported = tell && ignored;
-        tell && !ignored
+        let is_reported = newly_tracked || self.unreported;
+        self.unreported = is_reported && ignored;
+        is_reported && !ignored
     }
 
-    /// No time lies in the future: called when the clock was set back to `now`.
+    /// Moves times in the future to `now`, to which the clock was set back.
     pub fn forget_future(&mut self, now: Timestamp) {
         self.opened_at = self.opened_at.min(now);
         self.last_evidence = self.last_evidence.min(now);

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::{ObservedClaim, claimants::AnnouncementOperations, conflict::OpenConflict};
 use crate::{DetectConfig, owner::OwnerIdentity};
 
-/// The state that a settled address does without.
+/// The state of a disputed address.
 #[derive(Debug, Default)]
 pub(super) struct Dispute {
     /// A takeover that has not settled.
@@ -56,7 +56,7 @@ pub(super) struct Contest {
     pub previous: MacAddr,
     /// The time of the first takeover.
     pub began: Timestamp,
-    /// Since when only the holder claims the address: the last takeover, or a later reply of another owner to our
+    /// Since when only the current owner claims the address: the last takeover, or a later reply of another owner to our
     /// ARP probe.
     pub silent_since: Timestamp,
     /// Counted returns since it began.
@@ -71,7 +71,7 @@ pub(super) struct TakeoverConfirmation {
     /// The owner before.
     pub previous: bool,
     /// The owner that took over.
-    pub holder: bool,
+    pub current_owner: bool,
 }
 
 /// A return that counts as soon as another owner claims the address again. If none does, it was a failback.
@@ -116,10 +116,10 @@ pub(super) struct StartUpAnnouncement {
     pub operations: AnnouncementOperations,
     /// Whether it took part in the dispute before.
     pub was_present: bool,
-    /// The holder before.
-    pub holder: MacAddr,
+    /// The MAC of the owner before.
+    pub current_owner: MacAddr,
     /// Since when that owner had it.
-    pub holder_since: Timestamp,
+    pub owner_since: Timestamp,
     /// The contest before.
     pub contest: Option<Contest>,
     /// The uncounted return before.
@@ -160,7 +160,7 @@ impl Contest {
     /// Whether in the last round of probes the previous owner replied and the one that took over did not.
     pub fn is_kept_by_previous(&self) -> bool {
         let last = self.rounds.iter().rev().flatten().next();
-        last.is_some_and(|round| round.previous && !round.holder)
+        last.is_some_and(|round| round.previous && !round.current_owner)
     }
 }
 
@@ -187,7 +187,7 @@ impl Dispute {
     }
 
     /// The address is back with the owner that it had before the contest. If no other owner claimed it in between
-    /// but once, nobody disputed it.
+    /// more than once, it was not disputed.
     pub fn drop_excursion(&mut self, contest: &Contest) {
         self.pending = None;
         if contest.returns == 0 {
@@ -208,9 +208,9 @@ impl Dispute {
                 .nth(returns - 1)
                 .is_some_and(|&first| at.since(first) < window)
         };
-        let in_turn = counted == ReturnKind::Unsettled
+        let in_succession = counted == ReturnKind::Unsettled
             && self.pending.map(|pending| pending.kind) == Some(counted);
-        let enough = config.alternation_returns - usize::from(in_turn);
+        let enough = config.alternation_returns - usize::from(in_succession);
         let enough = enough.max(1);
         let in_contest = self.contest.map_or(0, |contest| contest.returns);
         let fast = in_contest >= enough as u64 && within(enough, config.alternation_window);
@@ -227,8 +227,8 @@ impl Dispute {
         }
     }
 
-    /// Takes a further claim of the holder.
-    pub fn observe_holder(&mut self, claim: &ObservedClaim, config: &DetectConfig) {
+    /// Processes a further claim of the current owner.
+    pub fn observe_current_owner(&mut self, claim: &ObservedClaim, config: &DetectConfig) {
         let start_up = self.start_up.take();
         self.start_up =
             start_up.and_then(|start_up| start_up.continued(claim, config.start_up_window));
@@ -264,7 +264,7 @@ impl Dispute {
         };
     }
 
-    /// When nothing in it matters any longer; `None` while it does.
+    /// When the state can be dropped; `None` while it is in use.
     pub fn returns_expire_at(&self, config: &DetectConfig) -> Option<Timestamp> {
         let is_in_use = self.contest.is_some()
             || self.conflict.is_some()
@@ -282,7 +282,7 @@ impl Dispute {
         Some(slow.max(recent.max(undone) + config.quiet_after))
     }
 
-    /// Nothing lies in the future: called when the clock was set back to `now`.
+    /// Moves times in the future to `now`, to which the clock was set back.
     pub fn forget_future(&mut self, now: Timestamp) {
         let clamp = |at: &mut Timestamp| *at = now.min(*at);
         self.returns.iter_mut().for_each(clamp);

@@ -1,4 +1,4 @@
-//! How a conflict ends: by an answer, or by a long time without a second owner.
+//! How a conflict ends: by the replies to probes, or by a long time without a second owner.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -28,8 +28,8 @@ impl Binding {
         Some(conflict.due_at(|| self.expires_at(context), &context.rules.config))
     }
 
-    /// When nobody but one owner will have claimed the address for the expiry time. This host goes on
-    /// claiming what it holds.
+    /// When only one owner will have claimed the address for the expiry time. This host claims its own addresses all
+    /// the time.
     fn expires_at(&self, context: &BindingContext) -> Timestamp {
         let mut last_seen: SmallVec<[(OwnerIdentity, Timestamp); 8]> = SmallVec::new();
         if let Some(local_address) = context.local_address {
@@ -51,39 +51,41 @@ impl Binding {
         second.or(evidence).unwrap_or_default() + context.rules.config.expire_after
     }
 
-    /// There has been no evidence, or no answer, for long enough, or no second owner for very long.
-    pub(super) fn expire_conflict(&mut self, turn: &mut BindingTransition) {
-        let config = &turn.context.rules.config;
-        let expires_at = self.expires_at(&turn.context);
+    /// Processes the deadline of the conflict: no evidence or no reply for long enough, or no second owner for very long.
+    pub(super) fn expire_conflict(&mut self, transition: &mut BindingTransition) {
+        let config = &transition.context.rules.config;
+        let expires_at = self.expires_at(&transition.context);
         let Some(conflict) = self.conflict_mut() else {
             return;
         };
-        if conflict.quiet_since.is_some() && expires_at <= turn.at {
-            self.end_conflict(FindingKind::ConflictExpired, None, turn);
+        if conflict.quiet_since.is_some() && expires_at <= transition.at {
+            self.end_conflict(FindingKind::ConflictExpired, None, transition);
             return;
         }
         let unanswered = conflict.inquiry_started_at().is_some();
         if config.can_probe {
-            for ask in conflict.request_replies(turn.context.key, turn.at, config) {
-                turn.request_probe(ask);
+            for probe_request in
+                conflict.request_replies(transition.context.key, transition.at, config)
+            {
+                transition.request_probe(probe_request);
             }
         }
         if unanswered || !config.can_probe {
-            self.mark_quiet_if_due(turn);
+            self.mark_quiet_if_due(transition);
         }
     }
 
-    /// It was asked who is left.
+    /// Takes the replies to one round of an inquiry.
     pub(super) fn resolve(
         &mut self,
-        ask: &ProbeRequest,
+        probe_request: &ProbeRequest,
         by: &[MacAddr],
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        let context = turn.context;
+        let context = transition.context;
         let local_address = context.local_address.map(|local_address| local_address.mac);
-        // Nobody hears himself answer: for what this host holds, it would have.
-        let answered =
+        // This host does not receive its own probes, but would reply for an address that it has.
+        let replied =
             by.iter()
                 .copied()
                 .chain(local_address)
@@ -95,13 +97,13 @@ impl Binding {
                         ReplyCount::One(_) | ReplyCount::Multiple => ReplyCount::Multiple,
                     }
                 });
-        // What speaks for the address from this host, without its being configured here, cannot be asked.
-        let unheard = local_address.is_none() && self.is_claimed_locally(&context);
+        // A speaker on this host that claims the address, which is not configured here, cannot be probed.
+        let is_unprobeable = local_address.is_none() && self.is_claimed_locally(&context);
         let Some(conflict) = self.conflict_mut() else {
             return;
         };
         let started_at = conflict.inquiry_started_at();
-        let conclusion = conflict.record_replies(ask, answered);
+        let conclusion = conflict.record_replies(probe_request, replied);
         if conclusion == InquiryConclusion::NoneLeft {
             conflict.unanswered_inquiries += 1;
         } else if conclusion != InquiryConclusion::Waiting {
@@ -111,21 +113,23 @@ impl Binding {
         match conclusion {
             InquiryConclusion::Waiting => {}
             InquiryConclusion::OneLeft(owner)
-                if !unheard
+                if !is_unprobeable
                     && !self.has_unproven_silence(Some(owner), &context)
                     && !self.has_two_masters(owner, started_at) =>
             {
-                self.end_conflict(FindingKind::ConflictResolved, Some(owner), turn);
+                self.end_conflict(FindingKind::ConflictResolved, Some(owner), transition);
             }
             InquiryConclusion::NoneLeft
-                if none_left && !unheard && !self.has_unproven_silence(None, &context) =>
+                if none_left && !is_unprobeable && !self.has_unproven_silence(None, &context) =>
             {
-                self.end_conflict(FindingKind::ConflictResolved, None, turn);
+                self.end_conflict(FindingKind::ConflictResolved, None, transition);
             }
             InquiryConclusion::OneLeft(_)
             | InquiryConclusion::NoneLeft
-            | InquiryConclusion::Unclear => self.mark_quiet_if_due(turn),
-            InquiryConclusion::StillShared => self.evidence(Evidence::Confirmed, None, None, turn),
+            | InquiryConclusion::Unclear => self.mark_quiet_if_due(transition),
+            InquiryConclusion::StillShared => {
+                self.evidence(Evidence::Confirmed, None, None, transition);
+            }
         }
     }
 
@@ -157,8 +161,8 @@ impl Binding {
 
     /// Has the owners of a conflict probed while all of them are there, if one of them was never observed to reply to
     /// an ARP probe: only of those that do, silence shows later that they are gone.
-    pub(super) fn request_baseline(&mut self, turn: &mut BindingTransition) {
-        let context = turn.context;
+    pub(super) fn request_baseline(&mut self, transition: &mut BindingTransition) {
+        let context = transition.context;
         let is_known = |mac| {
             context.facts.is_local(mac)
                 || self.replies_to_probes(self.owner_of(mac, &context), &context)
@@ -167,63 +171,69 @@ impl Binding {
         if !context.rules.config.can_probe || present.all(|claimant| is_known(claimant.mac)) {
             return;
         }
-        turn.request_probe(ProbeRequest {
+        transition.request_probe(ProbeRequest {
             key: context.key,
             purpose: ProbePurpose::Confirmation,
             round: ProbeRequest::BASELINE,
-            requested_for: turn.at,
-            earliest: turn.at,
-            latest: turn.at + BASELINE_WITHIN,
+            requested_for: transition.at,
+            earliest: transition.at,
+            latest: transition.at + BASELINE_WITHIN,
             to: Vec::new(),
         });
     }
 
-    /// Whether this host takes part by its claims.
+    /// Whether a MAC of this host is among the present owners.
     fn is_claimed_locally(&self, context: &BindingContext) -> bool {
         let mut present = self.claimants.present();
         present.any(|claimant| context.facts.is_local(claimant.mac))
     }
 
-    /// The conflict is quiet if there was no evidence for long enough.
-    pub(super) fn mark_quiet_if_due(&mut self, turn: &mut BindingTransition) {
-        let config = &turn.context.rules.config;
+    /// Marks the conflict as quiet if there was no evidence for long enough.
+    pub(super) fn mark_quiet_if_due(&mut self, transition: &mut BindingTransition) {
+        let config = &transition.context.rules.config;
         let Some(conflict) = self.conflict_mut() else {
             return;
         };
-        if conflict.quiet_since.is_none() && conflict.quiet_at(config) <= turn.at {
-            conflict.quiet_since = Some(turn.at);
+        if conflict.quiet_since.is_none() && conflict.quiet_at(config) <= transition.at {
+            conflict.quiet_since = Some(transition.at);
             let evidence = conflict.evidence;
-            self.report_conflict(FindingKind::ConflictQuiet, evidence, turn);
+            self.report_conflict(FindingKind::ConflictQuiet, evidence, transition);
         }
     }
 
-    /// The conflict is over; `left` is the owner that is known to be left. None is known to be left of an expired
+    /// Ends the conflict; `left` is the owner that is known to be left. None is known to be left of an expired
     /// conflict, and none is left of a resolved one whose owners do not reply any more.
     pub(super) fn end_conflict(
         &mut self,
         kind: FindingKind,
         left: Option<OwnerIdentity>,
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
         if let Some(left) = left {
-            self.holder = self.latest_mac_of(left, &turn.context).or(self.holder);
+            self.current_owner = self
+                .latest_mac_of(left, &transition.context)
+                .or(self.current_owner);
         }
         let evidence = self.conflict().map(|conflict| conflict.evidence);
-        let finding = evidence.and_then(|evidence| self.conflict_finding(kind, evidence, turn));
+        let finding =
+            evidence.and_then(|evidence| self.conflict_finding(kind, evidence, transition));
         if let Some(mut finding) = finding {
             if kind == FindingKind::ConflictResolved && left.is_none() {
                 for owner in &mut finding.owners {
                     owner.role = OwnerRole::Earlier;
                 }
             }
-            turn.report(finding);
+            transition.report(finding);
         }
         if let Some(dispute) = &mut self.dispute {
             dispute.settle();
         }
-        self.since = turn.at;
-        if let Some(holder) = self.holder {
-            self.retain_only(self.owner_of(holder, &turn.context), &turn.context);
+        self.since = transition.at;
+        if let Some(current_owner) = self.current_owner {
+            self.retain_only(
+                self.owner_of(current_owner, &transition.context),
+                &transition.context,
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What opens a conflict, and what is less than one.
+//! Evidence of a conflict, and signs that are less.
 
 use probe_model::{Evidence, Finding, FindingKind, Hint, OwnerView};
 use smallvec::SmallVec;
@@ -10,16 +10,16 @@ use crate::{
 };
 
 impl Binding {
-    /// There is evidence of two owners.
+    /// Records evidence of two owners.
     pub(super) fn evidence(
         &mut self,
         evidence: Evidence,
         request: Option<RequestId>,
         hint: Option<Hint>,
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        self.drop_absent_owners(turn);
-        let owners = self.count_parties(&turn.context);
+        self.drop_absent_owners(transition);
+        let owners = self.count_parties(&transition.context);
         if owners < 2 {
             return;
         }
@@ -28,14 +28,20 @@ impl Binding {
         let returns = dispute.returns.len() as u64;
         let conflict = dispute
             .conflict
-            .get_or_insert_with(|| OpenConflict::new(evidence, turn.at, returns));
+            .get_or_insert_with(|| OpenConflict::new(evidence, transition.at, returns));
         conflict.hint = hint.or(conflict.hint);
         let is_unexplained = conflict.hint.is_none();
-        let is_new = conflict.add_evidence(evidence, turn.at, request, owners, turn.is_ignored());
+        let is_new = conflict.add_evidence(
+            evidence,
+            transition.at,
+            request,
+            owners,
+            transition.is_ignored(),
+        );
         if is_new {
-            self.report_conflict(FindingKind::Conflict, evidence, turn);
-            self.request_baseline(turn);
-        } else if is_unexplained && self.is_arp_flux(turn) {
+            self.report_conflict(FindingKind::Conflict, evidence, transition);
+            self.request_baseline(transition);
+        } else if is_unexplained && self.is_arp_flux(transition) {
             self.set_hint(Hint::ArpFlux);
         }
     }
@@ -49,9 +55,9 @@ impl Binding {
     /// Evidence reopens a quiet conflict: an owner that has not claimed the address for as long as it takes to become
     /// quiet is no longer in it, unless less than two would be left. This host's own speaker is rarely seen to claim,
     /// and stays.
-    fn drop_absent_owners(&mut self, turn: &BindingTransition) {
-        let facts = turn.context.facts;
-        let quiet_after = turn.context.rules.config.quiet_after;
+    fn drop_absent_owners(&mut self, transition: &BindingTransition) {
+        let facts = transition.context.facts;
+        let quiet_after = transition.context.rules.config.quiet_after;
         if self
             .conflict()
             .is_none_or(|conflict| conflict.quiet_since.is_none())
@@ -60,9 +66,9 @@ impl Binding {
         }
         let before = self.claimants.clone();
         self.claimants.retain_present(|claimant| {
-            facts.is_local(claimant.mac) || turn.at.since(claimant.last_seen) < quiet_after
+            facts.is_local(claimant.mac) || transition.at.since(claimant.last_seen) < quiet_after
         });
-        if self.count_parties(&turn.context) < 2 {
+        if self.count_parties(&transition.context) < 2 {
             self.claimants = before;
         } else if let Some(conflict) = self.conflict_mut() {
             conflict.forget_reported_owners();
@@ -71,8 +77,12 @@ impl Binding {
 
     /// More owners have claimed the address lately than are remembered: the first time it is contested, then a
     /// conflict. Without this, owners in rotation would each be evicted just before they claim again.
-    pub(super) fn report_surplus(&mut self, turn: &mut BindingTransition) {
-        let (at, context, config) = (turn.at, turn.context, &turn.context.rules.config);
+    pub(super) fn report_surplus(&mut self, transition: &mut BindingTransition) {
+        let (at, context, config) = (
+            transition.at,
+            transition.context,
+            &transition.context.rules.config,
+        );
         let is_recent =
             |claimant: &Claimant| at.since(claimant.last_seen) < config.slow_alternation_window;
         let mut owners: SmallVec<[_; 8]> = SmallVec::new();
@@ -90,48 +100,51 @@ impl Binding {
         let dispute = self.dispute.get_or_insert_default();
         let last = dispute.surplus.replace(at);
         if last.is_some_and(|last| at.since(last) < config.slow_alternation_window) {
-            self.evidence(Evidence::ManyOwners, None, None, turn);
+            self.evidence(Evidence::ManyOwners, None, None, transition);
         } else {
-            self.report_contested(None, turn);
+            self.report_contested(None, transition);
         }
     }
 
-    /// There is a sign of trouble that is less than a conflict. It is told once an episode, which ends when
-    /// there was none for a while.
-    pub(super) fn report_contested(&mut self, hint: Option<Hint>, turn: &mut BindingTransition) {
+    /// Reports a sign that is less than a conflict, once in an episode. The episode ends after a time without a sign.
+    pub(super) fn report_contested(
+        &mut self,
+        hint: Option<Hint>,
+        transition: &mut BindingTransition,
+    ) {
         let since = self.since;
         let dispute = self.dispute.get_or_insert_default();
         if dispute.conflict.is_some() {
             return;
         }
-        let quiet = turn.context.rules.config.quiet_after;
+        let quiet = transition.context.rules.config.quiet_after;
         let known = dispute
             .contested
-            .is_some_and(|last| turn.at.since(last) < quiet);
-        dispute.contested = dispute.contested.max(Some(turn.at));
+            .is_some_and(|last| transition.at.since(last) < quiet);
+        dispute.contested = dispute.contested.max(Some(transition.at));
         if known {
-            turn.suppress(FindingKind::Contested);
+            transition.suppress(FindingKind::Contested);
             return;
         }
         let (began, returns) = dispute
             .contest
             .map_or((since, 0), |contest| (contest.began, contest.returns));
-        let mut finding = turn.finding(FindingKind::Contested, began);
+        let mut finding = transition.finding(FindingKind::Contested, began);
         finding.counts.returns = returns;
         finding.hint = hint;
-        finding.owners = self.parties_at(&turn.context, turn.at);
-        turn.report(finding);
+        finding.owners = self.parties_at(&transition.context, transition.at);
+        transition.report(finding);
     }
 
-    /// Tells what has become of the open conflict, and why.
+    /// Reports the state of the open conflict and its evidence.
     pub(super) fn report_conflict(
         &mut self,
         kind: FindingKind,
         evidence: Evidence,
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        if let Some(finding) = self.conflict_finding(kind, evidence, turn) {
-            turn.report(finding);
+        if let Some(finding) = self.conflict_finding(kind, evidence, transition) {
+            transition.report(finding);
         }
     }
 
@@ -140,18 +153,18 @@ impl Binding {
         &mut self,
         kind: FindingKind,
         evidence: Evidence,
-        turn: &BindingTransition,
+        transition: &BindingTransition,
     ) -> Option<Finding> {
-        let owners = self.parties_at(&turn.context, turn.at);
+        let owners = self.parties_at(&transition.context, transition.at);
         let announcers = self.hint_of_announcers(&owners);
-        let flux = self.is_arp_flux(turn).then_some(Hint::ArpFlux);
+        let flux = self.is_arp_flux(transition).then_some(Hint::ArpFlux);
         let conflict = self.conflict_mut()?;
-        conflict.hint = hint_of_parties(&owners, &turn.context)
+        conflict.hint = hint_of_parties(&owners, &transition.context)
             .or(flux)
             .or_else(|| conflict.hint.filter(|&hint| !names_announcers(hint)))
             .or(announcers)
             .or(conflict.hint);
-        let mut finding = turn.finding(kind, conflict.opened_at);
+        let mut finding = transition.finding(kind, conflict.opened_at);
         finding.owners = owners;
         finding.evidence = Some(evidence);
         finding.counts = conflict.counts;
@@ -162,25 +175,25 @@ impl Binding {
     /// Whether the two owners are probably one host with two interfaces in one network, which replies on each for the
     /// addresses of both: both have claimed the same addresses, two or more. Two load balancers' nodes that both
     /// announce the same addresses are not meant.
-    fn is_arp_flux(&self, turn: &BindingTransition) -> bool {
+    fn is_arp_flux(&self, transition: &BindingTransition) -> bool {
         let mut present = self.claimants.present();
         let (Some(one), Some(other), None) = (present.next(), present.next(), present.next())
         else {
             return false;
         };
-        let (context, segment) = (&turn.context, turn.context.key.segment);
+        let (context, segment) = (&transition.context, transition.context.key.segment);
         let both = [one, other];
         both.iter().all(|claimant| claimant.replies())
             && !both.iter().all(|claimant| claimant.announces())
             && self.owner_of(one.mac, context) != self.owner_of(other.mac, context)
             && context.facts.is_local(one.mac) == context.facts.is_local(other.mac)
-            && turn
+            && transition
                 .state
-                .holders
+                .claimed_addresses
                 .share_all_addresses(segment, one.mac, other.mac)
     }
 
-    /// What it suggests that owners announce the address, or do not.
+    /// The hint that follows from how many owners announce the address.
     fn hint_of_announcers(&self, parties: &[OwnerView]) -> Option<Hint> {
         let announces = |party: &&OwnerView| {
             let mut claimants = party.macs.iter().filter_map(|&mac| self.claimants.get(mac));
@@ -199,7 +212,7 @@ const fn names_announcers(hint: Hint) -> bool {
     matches!(hint, Hint::TwoAnnouncers | Hint::AnnouncerAndHost)
 }
 
-/// What the owners in a conflict suggest by themselves.
+/// The hint that follows from the MACs of the owners.
 fn hint_of_parties(parties: &[OwnerView], context: &BindingContext) -> Option<Hint> {
     let is_router = |party: &&OwnerView| {
         let mut macs = party.macs.iter();

@@ -1,4 +1,4 @@
-//! Addresses that this host holds, claimed by a stranger.
+//! Addresses of this host that another host claims.
 
 use probe_common::wire::MacAddr;
 use probe_model::{Evidence, Timestamp};
@@ -10,23 +10,23 @@ use crate::{
 };
 
 impl Binding {
-    /// A claim that is more than an earlier owner's leftover: is it one to an address of this host?
+    /// Checks whether a claim of another host is evidence of a conflict with this host.
     pub(super) fn check_local(
         &mut self,
         mac: MacAddr,
         before: PriorClaimantState,
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        let Some(since) = self.local_dispute_since(mac, &turn.context) else {
+        let Some(since) = self.local_dispute_since(mac, &transition.context) else {
             return;
         };
-        let config = &turn.context.rules.config;
-        if before.present && turn.at.since(since) >= config.local_grace {
-            self.evidence(Evidence::Local, None, None, turn);
+        let config = &transition.context.rules.config;
+        if before.present && transition.at.since(since) >= config.local_grace {
+            self.evidence(Evidence::Local, None, None, transition);
         } else if !before.present && config.can_probe {
             let earliest = since + config.local_grace;
-            turn.request_probe(ProbeRequest {
-                key: turn.context.key,
+            transition.request_probe(ProbeRequest {
+                key: transition.context.key,
                 purpose: ProbePurpose::Local,
                 round: 0,
                 requested_for: since,
@@ -37,9 +37,9 @@ impl Binding {
         }
     }
 
-    /// This host has just been given the address: probes the other hosts that hold it.
-    pub fn check_new_local_address(&self, turn: &mut BindingTransition) {
-        let (context, config) = (turn.context, &turn.context.rules.config);
+    /// Requests probes of the other owners of an address that was just added to this host.
+    pub fn check_new_local_address(&self, transition: &mut BindingTransition) {
+        let (context, config) = (transition.context, &transition.context.rules.config);
         let Some(local_address) = context.local_address else {
             return;
         };
@@ -51,7 +51,7 @@ impl Binding {
             return;
         }
         let earliest = local_address.since + config.local_grace;
-        turn.request_probe(ProbeRequest {
+        transition.request_probe(ProbeRequest {
             key: context.key,
             purpose: ProbePurpose::Local,
             round: 0,
@@ -63,18 +63,22 @@ impl Binding {
     }
 
     /// Takes the replies of other hosts to a probe for an address of this host.
-    pub(super) fn other_host_replied(&mut self, by: &[MacAddr], turn: &mut BindingTransition) {
-        let grace = turn.context.rules.config.local_grace;
+    pub(super) fn other_host_replied(
+        &mut self,
+        by: &[MacAddr],
+        transition: &mut BindingTransition,
+    ) {
+        let grace = transition.context.rules.config.local_grace;
         let is_rival = |&mac: &MacAddr| {
-            self.local_dispute_since(mac, &turn.context)
-                .is_some_and(|since| turn.at.since(since) >= grace)
+            self.local_dispute_since(mac, &transition.context)
+                .is_some_and(|since| transition.at.since(since) >= grace)
         };
         if by.iter().any(is_rival) {
-            self.evidence(Evidence::Local, None, None, turn);
+            self.evidence(Evidence::Local, None, None, transition);
         }
     }
 
-    /// Whether the holder, or an owner before it, took the address back since it was last settled.
+    /// Whether an owner took the address back since it was last settled.
     pub(super) fn has_returned(&self) -> bool {
         let pending = self.dispute.as_ref().and_then(|dispute| dispute.pending);
         self.contest().is_some_and(|contest| {
@@ -83,23 +87,23 @@ impl Binding {
         })
     }
 
-    /// Since when a stranger and this host both had the time to see each other: the latest of the stranger's
-    /// first claim, its last return, and this host's getting the address. `None` if it is no stranger, or
-    /// this host does not hold the address.
+    /// Since when another host and this host both had the time to detect each other: the latest of the other host's
+    /// first claim, its last return, and the time when this host got the address. `None` if the MAC is this host's, or
+    /// if this host does not have the address.
     pub(super) fn local_dispute_since(
         &self,
         mac: MacAddr,
         context: &BindingContext,
     ) -> Option<Timestamp> {
         let local_address = context.local_address?;
-        let stranger = !context.facts.is_local(mac)
+        let is_other_host = !context.facts.is_local(mac)
             && self.owner_of(mac, context) != self.owner_of(local_address.mac, context);
-        if !stranger {
+        if !is_other_host {
             return None;
         }
         let since = self.claimants.get(mac)?.since.max(local_address.since);
         let has_returned = self.has_returned();
-        Some(if has_returned && self.holder == Some(mac) {
+        Some(if has_returned && self.current_owner == Some(mac) {
             since.max(self.since)
         } else {
             since

@@ -1,7 +1,7 @@
-//! One address on one segment: who claims it, and what follows from that.
+//! One address on one segment: its claimants and the findings about them.
 //!
-//! [`Binding::observe_claim`] takes a claim, [`Binding::record_replies`] what came of asking, and [`Binding::expire`] what
-//! becomes due without either. What they have to judge lies in a file each: [`takeover`], [`answers`],
+//! [`Binding::observe_claim`] takes a claim, [`Binding::record_replies`] the replies to probes, and [`Binding::expire`]
+//! processes deadlines. Their rules are in a file each: [`takeover`], [`replies`],
 //! [`local`], and [`evidence`] with its [`ending`].
 
 mod bond;
@@ -36,14 +36,14 @@ use super::{
     transition::{BindingContext, BindingTransition},
 };
 
-/// Whoever answers a question does so within this.
+/// A host replies to a request within this time.
 const REPLY_WINDOW: Duration = Duration::from_millis(1_500);
 
 /// The steps that can be due at one time: a contest settles, a conflict becomes quiet and expires, its address is silent,
 /// a stale announcement ends, and what is left of the dispute is dropped.
 const MAX_STEPS: usize = 8;
 
-/// Whether claimants beyond the bound were evicted.
+/// The claimants that were evicted because of the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OwnerSurplus {
     /// None, or such as have not claimed the address for long.
@@ -52,30 +52,30 @@ enum OwnerSurplus {
     Recent,
 }
 
-/// What is known of one address.
+/// The state of one address.
 #[derive(Debug)]
 pub(super) struct Binding {
     claimants: Claimants,
-    /// The MAC that has the address: of the owner that took over last, the one seen last.
-    holder: Option<MacAddr>,
-    /// Since when its owner has it; before the first claim, since when one is waited for.
+    /// The MAC of the current owner, which took over last; of its MACs the one seen last.
+    current_owner: Option<MacAddr>,
+    /// Since when the current owner has it; before the first claim, since when one is expected.
     since: Timestamp,
-    /// Since when its silence counts, if that is later than its last claim.
+    /// Since when its silence counts, if later than its last claim.
     expected_since: Timestamp,
-    /// When another host first asked everybody for it.
+    /// When another host first sent a broadcast request for it.
     requested_since: Option<Timestamp>,
     /// Its silence has been reported.
     silent_reported: bool,
-    /// What a settled address does without.
+    /// The state of a dispute. A settled address has none.
     dispute: Option<Box<Dispute>>,
 }
 
 impl Binding {
-    /// An address that nobody has claimed.
+    /// An address without a claim.
     pub fn new(at: Timestamp) -> Self {
         Self {
             claimants: Claimants::default(),
-            holder: None,
+            current_owner: None,
             since: at,
             expected_since: at,
             requested_since: None,
@@ -84,60 +84,63 @@ impl Binding {
         }
     }
 
-    /// Takes one claim.
-    pub fn observe_claim(&mut self, heard: &ObservedClaim, turn: &mut BindingTransition) {
-        let mac = heard.mac;
-        let before = self.claimants.record(heard);
+    /// Processes one claim.
+    pub fn observe_claim(&mut self, observed: &ObservedClaim, transition: &mut BindingTransition) {
+        let mac = observed.mac;
+        let before = self.claimants.record(observed);
         self.silent_reported = false;
         let mut surplus = OwnerSurplus::None;
         if !before.known {
-            turn.state.holders.add(turn.context.key, mac);
-            surplus = self.evict_surplus(Some(mac), turn);
+            transition
+                .state
+                .claimed_addresses
+                .add(transition.context.key, mac);
+            surplus = self.evict_surplus(Some(mac), transition);
         }
-        self.apply_claim(heard, before, turn);
+        self.apply_claim(observed, before, transition);
         if surplus == OwnerSurplus::Recent {
-            self.report_surplus(turn);
+            self.report_surplus(transition);
         }
     }
 
-    /// Concludes from a recorded claim who owns the address.
+    /// Updates the current owner after a recorded claim.
     fn apply_claim(
         &mut self,
-        heard: &ObservedClaim,
+        observed: &ObservedClaim,
         before: PriorClaimantState,
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        let mac = heard.mac;
-        let Some(holder) = self.holder else {
-            self.first_claim(mac, turn);
-            self.check_local(mac, before, turn);
+        let mac = observed.mac;
+        let Some(current_owner) = self.current_owner else {
+            self.first_claim(mac, transition);
+            self.check_local(mac, before, transition);
             return;
         };
-        self.check_replies(heard, before, turn);
-        let owner = self.owner_of(mac, &turn.context);
-        let is_current = owner == self.owner_of(holder, &turn.context);
-        self.update_stale_announcement(owner, heard);
+        self.check_replies(observed, before, transition);
+        let owner = self.owner_of(mac, &transition.context);
+        let is_current = owner == self.owner_of(current_owner, &transition.context);
+        self.update_stale_announcement(owner, observed);
         if is_current {
             if let Some(dispute) = &mut self.dispute {
-                dispute.observe_holder(heard, &turn.context.rules.config);
+                dispute.observe_current_owner(observed, &transition.context.rules.config);
             }
-            if mac != holder {
-                self.holder = Some(mac);
-                self.check_router(mac, before, turn);
+            if mac != current_owner {
+                self.current_owner = Some(mac);
+                self.check_router(mac, before, transition);
             }
-            self.check_local(mac, before, turn);
+            self.check_local(mac, before, transition);
             return;
         }
-        let owner_before = self.prior_state_of_owner(mac, before, &turn.context);
-        if heard.solicited && owner_before.known && self.is_disputed() {
-            self.confirm_current(turn.at);
-        } else if self.overlaps(turn) && (owner_before.known || heard.is_probe_reply()) {
-            // An earlier owner that has not let go yet: remembered, and nothing else.
+        let owner_before = self.prior_state_of_owner(mac, before, &transition.context);
+        if observed.solicited && owner_before.known && self.is_disputed() {
+            self.confirm_current(transition.at);
+        } else if self.overlaps(transition) && (owner_before.known || observed.is_probe_reply()) {
+            // An earlier owner that has not released the address yet is only remembered.
             return;
         } else {
-            self.take_over(heard, holder, owner_before, turn);
+            self.take_over(observed, current_owner, owner_before, transition);
         }
-        self.check_local(mac, before, turn);
+        self.check_local(mac, before, transition);
     }
 
     /// The state of an owner before a claim by one of its MACs.
@@ -160,100 +163,110 @@ impl Binding {
         }
     }
 
-    /// Whether an owner has taken over so lately that others may not know.
-    fn overlaps(&self, turn: &BindingTransition) -> bool {
-        turn.at.since(self.since) < turn.context.rules.config.takeover_grace
+    /// Whether the last takeover is so recent that other owners may not have noticed it.
+    fn overlaps(&self, transition: &BindingTransition) -> bool {
+        transition.at.since(self.since) < transition.context.rules.config.takeover_grace
     }
 
-    fn first_claim(&mut self, mac: MacAddr, turn: &mut BindingTransition) {
-        self.holder = Some(mac);
-        self.since = turn.at;
-        let mut finding = turn.finding(FindingKind::NewBinding, turn.at);
-        finding.owners = self.owners(&turn.context);
-        turn.report(finding);
+    fn first_claim(&mut self, mac: MacAddr, transition: &mut BindingTransition) {
+        self.current_owner = Some(mac);
+        self.since = transition.at;
+        let mut finding = transition.finding(FindingKind::NewBinding, transition.at);
+        finding.owners = self.owners(&transition.context);
+        transition.report(finding);
     }
 
     /// Evicts claimants beyond the bound, never `newest`.
     fn evict_surplus(
         &mut self,
         newest: Option<MacAddr>,
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) -> OwnerSurplus {
-        let keep = [newest, self.holder, self.router(&turn.context)];
-        let config = &turn.context.rules.config;
+        let keep = [newest, self.current_owner, self.router(&transition.context)];
+        let config = &transition.context.rules.config;
         let mut surplus = OwnerSurplus::None;
         while let Some(evicted) = self.claimants.evict_beyond(config.max_macs, keep) {
-            turn.state.holders.remove(turn.context.key, evicted.mac);
-            turn.state
+            transition
+                .state
+                .claimed_addresses
+                .remove(transition.context.key, evicted.mac);
+            transition
+                .state
                 .statistics
-                .count_evicted_mac(turn.context.tracked);
-            if turn.at.since(evicted.last_seen) < config.slow_alternation_window {
+                .count_evicted_mac(transition.context.tracked);
+            if transition.at.since(evicted.last_seen) < config.slow_alternation_window {
                 surplus = OwnerSurplus::Recent;
             }
         }
         surplus
     }
 
-    /// Reports, once for each MAC, that its claims come from another Ethernet source, where that is not
-    /// expected of it.
-    pub fn check_source(&mut self, claim: &Claim, turn: &mut BindingTransition) {
-        let identity = turn.context.rules.identify(claim.mac);
+    /// Reports once for each MAC that its claims come from another Ethernet source, unless that is expected.
+    pub fn check_source(&mut self, claim: &Claim, transition: &mut BindingTransition) {
+        let identity = transition.context.rules.identify(claim.mac);
         if claim.mac == claim.eth_src || identity.has_other_sources() {
             return;
         }
         if !self.claimants.mark_mismatch_reported(claim.mac) {
-            turn.suppress(FindingKind::SourceMismatch);
+            transition.suppress(FindingKind::SourceMismatch);
             return;
         }
-        let mut finding = turn.finding(FindingKind::SourceMismatch, turn.at);
-        finding.owners = self.owners_among(&turn.context, |mac| mac == claim.mac);
+        let mut finding = transition.finding(FindingKind::SourceMismatch, transition.at);
+        finding.owners = self.owners_among(&transition.context, |mac| mac == claim.mac);
         finding.owners.push(host_owner(
             OwnerRole::Sender,
             claim.eth_src,
-            turn.at,
-            &turn.context,
+            transition.at,
+            &transition.context,
         ));
-        turn.report(finding);
+        transition.report(finding);
     }
 
-    /// A newcomer's ARP probe, sent at `asked`, was answered by `mac`.
+    /// The finding that `mac` replied to the ARP probe that an unknown host sent at `requested_at`.
     pub fn denial(
         &self,
         mac: MacAddr,
         prober: MacAddr,
-        asked: Timestamp,
-        turn: &BindingTransition,
+        requested_at: Timestamp,
+        transition: &BindingTransition,
     ) -> Finding {
-        let mut finding = turn.finding(FindingKind::ProbeDenied, asked);
-        finding.owners = self.owners_among(&turn.context, |other| other == mac);
-        finding
-            .owners
-            .push(host_owner(OwnerRole::Prober, prober, asked, &turn.context));
+        let mut finding = transition.finding(FindingKind::ProbeDenied, requested_at);
+        finding.owners = self.owners_among(&transition.context, |other| other == mac);
+        finding.owners.push(host_owner(
+            OwnerRole::Prober,
+            prober,
+            requested_at,
+            &transition.context,
+        ));
         finding
     }
 
-    /// Takes the outcome of a round of asking.
+    /// Takes the replies to one round of probes.
     pub fn record_replies(
         &mut self,
-        ask: &ProbeRequest,
+        probe_request: &ProbeRequest,
         by: &[MacAddr],
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        match ask.purpose {
-            ProbePurpose::Confirmation => self.confirm(ask, by, turn),
-            ProbePurpose::Local => self.other_host_replied(by, turn),
-            ProbePurpose::Resolution => self.resolve(ask, by, turn),
-            ProbePurpose::Periodic => self.check_silence(ask, by, turn),
+        match probe_request.purpose {
+            ProbePurpose::Confirmation => self.confirm(probe_request, by, transition),
+            ProbePurpose::Local => self.other_host_replied(by, transition),
+            ProbePurpose::Resolution => self.resolve(probe_request, by, transition),
+            ProbePurpose::Periodic => self.check_silence(probe_request, by, transition),
         }
     }
 
-    /// Takes that a round of asking will not be: what waits for an answer goes the way of those who only listen.
-    pub fn record_not_probed(&mut self, ask: &ProbeRequest, turn: &mut BindingTransition) {
-        match ask.purpose {
-            ProbePurpose::Resolution if self.is_wanted(ask, &turn.context) => {
-                self.mark_quiet_if_due(turn);
+    /// Takes that a round of probes will not be sent: what waits for its replies continues as without probing.
+    pub fn record_not_probed(
+        &mut self,
+        probe_request: &ProbeRequest,
+        transition: &mut BindingTransition,
+    ) {
+        match probe_request.purpose {
+            ProbePurpose::Resolution if self.is_wanted(probe_request, &transition.context) => {
+                self.mark_quiet_if_due(transition);
             }
-            // A move settles, and a stranger claims again, without anybody's asking.
+            // A move settles, and another host claims an address of this host again, without probes.
             ProbePurpose::Resolution
             | ProbePurpose::Confirmation
             | ProbePurpose::Local
@@ -261,27 +274,27 @@ impl Binding {
         }
     }
 
-    /// Whether the answer to an ask would still be of use.
-    pub fn is_wanted(&self, ask: &ProbeRequest, context: &BindingContext) -> bool {
-        match ask.purpose {
-            ProbePurpose::Confirmation if ask.round == ProbeRequest::BASELINE => {
+    /// Whether the replies to a probe request are still of use.
+    pub fn is_wanted(&self, probe_request: &ProbeRequest, context: &BindingContext) -> bool {
+        match probe_request.purpose {
+            ProbePurpose::Confirmation if probe_request.round == ProbeRequest::BASELINE => {
                 self.conflict().is_some()
             }
             ProbePurpose::Confirmation => {
-                self.since == ask.requested_for
+                self.since == probe_request.requested_for
                     && self.contest().is_some()
                     && self.conflict().is_none()
             }
             ProbePurpose::Local => context.local_address.is_some() && self.conflict().is_none(),
             ProbePurpose::Resolution => {
                 let inquiring = self.conflict().and_then(OpenConflict::inquiry_started_at);
-                inquiring == Some(ask.requested_for)
+                inquiring == Some(probe_request.requested_for)
             }
             ProbePurpose::Periodic => true,
         }
     }
 
-    /// When something becomes due without a claim.
+    /// The first deadline.
     pub fn next_deadline(&self, context: &BindingContext) -> Option<Timestamp> {
         [
             self.settles_at(context),
@@ -298,32 +311,32 @@ impl Binding {
     }
 
     /// Does everything that is due.
-    pub fn expire(&mut self, turn: &mut BindingTransition) {
+    pub fn expire(&mut self, transition: &mut BindingTransition) {
         // What one step leaves due, the next one ends: a quiet conflict whose owners are long gone expires at once.
         for _ in 0..MAX_STEPS {
             if self
-                .next_deadline(&turn.context)
-                .is_none_or(|at| at > turn.at)
+                .next_deadline(&transition.context)
+                .is_none_or(|at| at > transition.at)
             {
                 return;
             }
-            self.expire_first(turn);
+            self.expire_first(transition);
         }
     }
 
     /// Does the first thing that is due.
-    fn expire_first(&mut self, turn: &mut BindingTransition) {
-        let at = turn.at;
+    fn expire_first(&mut self, transition: &mut BindingTransition) {
+        let at = transition.at;
         let due = |deadline: Option<Timestamp>| deadline.is_some_and(|deadline| deadline <= at);
-        if due(self.settles_at(&turn.context)) {
-            self.settle(turn);
-        } else if due(self.conflict_deadline(&turn.context)) {
-            self.expire_conflict(turn);
-        } else if due(self.silent_at(&turn.context)) {
-            self.report_silent(turn);
+        if due(self.settles_at(&transition.context)) {
+            self.settle(transition);
+        } else if due(self.conflict_deadline(&transition.context)) {
+            self.expire_conflict(transition);
+        } else if due(self.silent_at(&transition.context)) {
+            self.report_silent(transition);
         } else if due(self.stale_announcement_expires_at()) {
             self.clear_stale_announcement();
-        } else if due(self.expires_unclaimed_at(&turn.context)) {
+        } else if due(self.expires_unclaimed_at(&transition.context)) {
             self.dispute = None;
         }
     }
@@ -336,68 +349,76 @@ impl Binding {
         Some(from + context.rules.config.silent_after?)
     }
 
-    /// Its silence counts from now on.
+    /// Counts its silence from now on.
     pub const fn expect_from(&mut self, at: Timestamp) {
         self.expected_since = at;
     }
 
-    /// Another host asks everybody for it.
+    /// Records a broadcast request of another host for the address.
     pub fn record_request(&mut self, at: Timestamp) {
-        // The first is enough: whoever goes on asking does not make the answer come later.
+        // The first one counts: further requests do not delay the reply.
         self.requested_since.get_or_insert(at);
     }
 
-    /// Whether nobody has claimed it.
+    /// Whether it was never claimed.
     pub fn is_empty(&self) -> bool {
-        self.holder.is_none() && self.dispute.is_none() && self.macs().next().is_none()
+        self.current_owner.is_none() && self.dispute.is_none() && self.macs().next().is_none()
     }
 
-    /// Asked as an address that matters: nobody's answer twice is silence, unless somebody has claimed it
-    /// meanwhile, or this host speaks for it, or may, which does not hear itself answer.
-    fn check_silence(&mut self, ask: &ProbeRequest, by: &[MacAddr], turn: &mut BindingTransition) {
-        let context = turn.context;
+    /// Takes the replies to a periodic probe: no reply to two of them is silence, unless the address was claimed
+    /// meanwhile, or this host announces it or may do so, because this host does not receive its own replies.
+    fn check_silence(
+        &mut self,
+        probe_request: &ProbeRequest,
+        by: &[MacAddr],
+        transition: &mut BindingTransition,
+    ) {
+        let context = transition.context;
         let is_ours = context.local_address.is_some()
-            || self.holder.is_some_and(|mac| context.facts.is_local(mac))
-            || self.may_be_local(&turn.context, turn.at);
+            || self
+                .current_owner
+                .is_some_and(|mac| context.facts.is_local(mac))
+            || self.may_be_local(&transition.context, transition.at);
         let is_alive = self
             .claimants
             .iter()
-            .any(|claimant| claimant.last_seen >= ask.requested_for);
-        let unanswered = ask.round > 0 && by.is_empty() && !is_alive;
+            .any(|claimant| claimant.last_seen >= probe_request.requested_for);
+        let unanswered = probe_request.round > 0 && by.is_empty() && !is_alive;
         // A host that replies to requests and was never observed to reply to a probe is there all the same, until it has
         // claimed nothing for long.
-        let is_unproven = turn.at.since(self.last_claim()) < context.rules.config.expire_after
+        let is_unproven = transition.at.since(self.last_claim())
+            < context.rules.config.expire_after
             && self
                 .claimants
                 .iter()
                 .any(|one| one.replies_to_requests && !one.replies_to_probes);
         if context.tracked && unanswered && !is_unproven && !is_ours && !self.silent_reported {
-            self.report_silent(turn);
+            self.report_silent(transition);
         }
     }
 
-    /// Whether a speaker on this host may have it, and was never heard: it would have answered the question of another
-    /// host, and that answer would have been seen to go.
+    /// Whether a speaker on this host may announce the address that was never observed: it would have replied to the
+    /// request of another host, and the egress hook would have observed that.
     fn may_be_local(&self, context: &BindingContext, now: Timestamp) -> bool {
         let kept_silent = self
             .requested_since
-            .is_some_and(|asked| now.since(asked) >= REPLY_WINDOW);
+            .is_some_and(|requested_at| now.since(requested_at) >= REPLY_WINDOW);
         context.facts.may_be_announced_locally(&context.key) && self.is_empty() && !kept_silent
     }
 
-    /// It is not known any more whether the address is silent.
+    /// Forgets whether the address is silent.
     pub const fn withdraw_silence(&mut self) {
         self.silent_reported = false;
     }
 
-    fn report_silent(&mut self, turn: &mut BindingTransition) {
+    fn report_silent(&mut self, transition: &mut BindingTransition) {
         self.silent_reported = true;
-        let mut finding = turn.finding(FindingKind::Silent, self.last_claim());
-        finding.owners = self.owners(&turn.context);
-        turn.report(finding);
+        let mut finding = transition.finding(FindingKind::Silent, self.last_claim());
+        finding.owners = self.owners(&transition.context);
+        transition.report(finding);
     }
 
-    /// Since when nobody has claimed it, if that has been reported and lasts.
+    /// The last claim, if the silence since then has been reported and lasts.
     pub fn silent_since(&self, context: &BindingContext) -> Option<Timestamp> {
         self.is_silent(context).then(|| self.last_claim())
     }
@@ -409,7 +430,7 @@ impl Binding {
         others.map(|claimant| claimant.last_seen).max()
     }
 
-    /// The last claim, or since when one is waited for.
+    /// The last claim, or since when one is expected.
     fn last_claim(&self) -> Timestamp {
         let last_seen = self.claimants.iter().map(|claimant| claimant.last_seen);
         last_seen.max().unwrap_or(self.since)
@@ -421,18 +442,20 @@ impl Binding {
             .returns_expire_at(&context.rules.config)
     }
 
-    /// No time lies in the future: called when the clock was set back to `now`.
+    /// Moves times in the future to `now`, to which the clock was set back.
     pub fn forget_future(&mut self, now: Timestamp) {
         self.since = self.since.min(now);
         self.expected_since = self.expected_since.min(now);
-        self.requested_since = self.requested_since.map(|asked| asked.min(now));
+        self.requested_since = self
+            .requested_since
+            .map(|requested_at| requested_at.min(now));
         self.claimants.forget_future(now);
         if let Some(dispute) = &mut self.dispute {
             dispute.forget_future(now);
         }
     }
 
-    /// Whether a claim of `mac` at `at` or later was heard.
+    /// Whether a claim of `mac` at `at` or later was observed.
     pub fn has_observed(&self, mac: MacAddr, at: Timestamp) -> bool {
         let known = self.claimants.get(mac);
         known.is_some_and(|claimant| claimant.last_seen >= at)
@@ -448,7 +471,7 @@ impl Binding {
         self.dispute.as_ref()?.conflict.as_ref()
     }
 
-    /// Who is to be shown: those that take part in the open conflict, else all that are remembered.
+    /// The owners to show: the present ones in an open conflict, else all that are remembered.
     pub fn shown_owners(&self, context: &BindingContext, now: Timestamp) -> Vec<OwnerView> {
         if self.conflict().is_some() {
             self.parties_at(context, now)
@@ -462,7 +485,7 @@ impl Binding {
         self.silent_reported && context.tracked && context.local_address.is_none()
     }
 
-    /// Whether an episode of being contested is remembered.
+    /// Whether an episode of `contested` is remembered.
     pub fn has_contested_episode(&self) -> bool {
         let dispute = self.dispute.as_ref();
         dispute.is_some_and(|dispute| dispute.contested.is_some())
@@ -502,7 +525,7 @@ impl Binding {
         self.dispute.as_mut()?.contest.as_mut()
     }
 
-    /// Whether it is not settled who has the address.
+    /// Whether the ownership is not settled.
     fn is_disputed(&self) -> bool {
         self.contest().is_some() || self.conflict().is_some()
     }

@@ -1,31 +1,31 @@
-//! A claim as a binding hears it: what was observed, seen in the light of who this host is.
+//! An observed claim, with what it means for this host.
 
 use probe_common::wire::MacAddr;
 use probe_model::Timestamp;
 
 use crate::{Claim, ClaimFlags, ProbeReply, RequestId, environment::DetectorEnvironment};
 
-/// A claim.
+/// A claim, observed on the segment or sent by this host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ObservedClaim {
     /// When it was seen.
     pub at: Timestamp,
     /// sha.
     pub mac: MacAddr,
-    /// What it looked like.
+    /// Its operation, kind and destination.
     pub form: ClaimFlags,
-    /// The request that it answers in time.
+    /// The request that it replies to in time.
     pub request: Option<RequestId>,
-    /// Who asked that request, if that is known.
-    pub asker: Option<MacAddr>,
-    /// It answers an ARP probe of any host.
+    /// The sender of that request, if known.
+    pub requester: Option<MacAddr>,
+    /// It replies to an ARP probe of any host.
     pub to_probe: bool,
-    /// It answers an ARP probe of this host.
+    /// It replies to an ARP probe of this host.
     pub solicited: bool,
 }
 
 impl ObservedClaim {
-    /// An observed claim.
+    /// The claim of a frame.
     pub fn new_claim(claim: &Claim, at: Timestamp, environment: &DetectorEnvironment) -> Self {
         let request = claim.reply.and_then(|reply| reply.request);
         Self::new(at, claim.mac, claim.form, request, claim.reply, environment)
@@ -38,7 +38,7 @@ impl ObservedClaim {
         environment: &DetectorEnvironment,
     ) -> Option<Self> {
         let carried = claim.previous.filter(|carried| carried.at <= at)?;
-        // Who asked is known only of the request that the observed claim answers too.
+        // The requester is known only if both claims reply to one request.
         let reply = carried.request.and_then(|request| {
             let same = |reply: &ProbeReply| reply.request == Some(request);
             claim.reply.filter(same)
@@ -64,26 +64,26 @@ impl ObservedClaim {
     ) -> Self {
         let window = environment.rules.config.reply_window;
         let in_time = |request: &RequestId| at.since(request.0) <= window;
-        let asked_by_us =
-            |reply: ProbeReply| reply.to_probe && environment.facts.is_local(reply.asker);
+        let is_solicited =
+            |reply: ProbeReply| reply.to_probe && environment.facts.is_local(reply.requester);
         Self {
             at,
             mac,
             form,
             request: request.filter(in_time),
-            asker: reply.map(|reply| reply.asker),
+            requester: reply.map(|reply| reply.requester),
             to_probe: reply.is_some_and(|reply| reply.to_probe),
-            solicited: reply.is_some_and(asked_by_us),
+            solicited: reply.is_some_and(is_solicited),
         }
     }
 
     /// A unicast reply with spa ≠ tpa, to no request that was observed.
-    pub const fn is_unasked_reply(&self) -> bool {
+    pub const fn is_unsolicited_reply(&self) -> bool {
         let is_reply = self.form.reply && self.form.unicast && !self.form.announcement;
         is_reply && self.request.is_none()
     }
 
-    /// A unicast reply with spa = tpa: what an outgoing speaker says to an incoming one's announcement.
+    /// A unicast reply with spa = tpa: the reply of an outgoing speaker to an incoming one's announcement.
     pub const fn is_probe_reply(&self) -> bool {
         self.form.reply && self.form.announcement && self.form.unicast
     }

@@ -1,4 +1,4 @@
-//! Who is one owner on an address, given everybody who has claimed it.
+//! The owner of each MAC that has claimed an address.
 
 use std::cmp::Reverse;
 
@@ -11,7 +11,7 @@ use crate::{CurrentOwner, owner::OwnerIdentity, transition::BindingContext};
 
 impl Binding {
     /// The owner that a MAC belongs to on this address. A virtual-router MAC and the physical MACs of the
-    /// machines behind it are one owner.
+    /// hosts behind it are one owner.
     pub(super) fn owner_of(&self, mac: MacAddr, context: &BindingContext) -> OwnerIdentity {
         let identity = context.rules.identify(mac);
         match identity {
@@ -39,20 +39,20 @@ impl Binding {
         self.router(context).is_some()
     }
 
-    /// Who asked: an owner of this address, if it is one, else whoever the MAC stands for.
+    /// The identity of a requester: an owner of this address if it has claimed it.
     pub(super) fn owner_requesting(
         &self,
-        asker: MacAddr,
+        requester: MacAddr,
         context: &BindingContext,
     ) -> OwnerIdentity {
-        if self.claimants.get(asker).is_some() {
-            self.owner_of(asker, context)
+        if self.claimants.get(requester).is_some() {
+            self.owner_of(requester, context)
         } else {
-            context.rules.identify(asker)
+            context.rules.identify(requester)
         }
     }
 
-    /// The MAC of an owner that was seen last, or the one that this host holds the address with.
+    /// The MAC of an owner that was seen last, or the one that this host has the address with.
     pub(super) fn latest_mac_of(
         &self,
         owner: OwnerIdentity,
@@ -72,7 +72,7 @@ impl Binding {
 
     /// The current owner, by the MAC that stands for it.
     pub fn current(&self, context: &BindingContext) -> Option<CurrentOwner> {
-        let owner = self.owner_of(self.holder?, context);
+        let owner = self.owner_of(self.current_owner?, context);
         let mut current = CurrentOwner {
             canonical: context.rules.canonical(owner),
             macs: SmallVec::new(),
@@ -87,7 +87,7 @@ impl Binding {
         Some(current)
     }
 
-    /// Only `owner` takes part from now on.
+    /// Makes `owner` the only present owner.
     pub(super) fn retain_only(&mut self, owner: OwnerIdentity, context: &BindingContext) {
         let left: SmallVec<[MacAddr; 8]> = self
             .claimants
@@ -98,7 +98,7 @@ impl Binding {
         self.claimants.retain_only(|mac| left.contains(&mac));
     }
 
-    /// `owner` takes no part any more.
+    /// Removes `owner` from the present owners.
     pub(super) fn set_absent(&mut self, owner: OwnerIdentity, context: &BindingContext) {
         let stays: SmallVec<[MacAddr; 8]> = self
             .claimants
@@ -109,7 +109,7 @@ impl Binding {
         self.claimants.retain_only(|mac| stays.contains(&mac));
     }
 
-    /// Everybody remembered.
+    /// All remembered owners.
     pub(super) fn owners(&self, context: &BindingContext) -> Vec<OwnerView> {
         self.owners_among(context, |_| true)
     }
@@ -128,7 +128,7 @@ impl Binding {
         owners.len()
     }
 
-    /// Everybody who takes part in the present state of affairs, this host included if it holds the address.
+    /// The present owners, this host included if it has the address.
     pub(super) fn parties_at(&self, context: &BindingContext, at: Timestamp) -> Vec<OwnerView> {
         let mut parties = self.owners_among(context, |mac| {
             self.claimants
@@ -154,7 +154,7 @@ impl Binding {
         context: &BindingContext,
         wanted: impl Fn(MacAddr) -> bool,
     ) -> Vec<OwnerView> {
-        let current = self.holder.map(|mac| self.owner_of(mac, context));
+        let current = self.current_owner.map(|mac| self.owner_of(mac, context));
         let mut claimants: SmallVec<[_; 8]> = self.claimants.iter().collect();
         claimants.retain(|claimant| wanted(claimant.mac));
         claimants.sort_unstable_by_key(|claimant| (Reverse(claimant.last_seen), claimant.mac));
@@ -191,7 +191,7 @@ impl Binding {
     }
 }
 
-/// A station that plays a part at `at`, without having claimed the address.
+/// A host with a role in a finding at `at` that has not claimed the address.
 pub(crate) fn host_owner(
     role: OwnerRole,
     mac: MacAddr,

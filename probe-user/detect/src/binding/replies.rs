@@ -1,4 +1,4 @@
-//! Several answers to one request, and what virtual-router MACs change about that.
+//! Several replies to one request, and the rules for virtual-router MACs.
 
 use probe_common::wire::MacAddr;
 use probe_model::{Evidence, Hint};
@@ -7,32 +7,32 @@ use super::{Binding, ObservedClaim, claimants::PriorClaimantState, dispute::Conc
 use crate::{owner::OwnerIdentity, transition::BindingTransition};
 
 impl Binding {
-    /// Whether somebody else answered the same request.
+    /// Checks whether another host replied to the same request.
     pub(super) fn check_replies(
         &mut self,
-        heard: &ObservedClaim,
+        observed: &ObservedClaim,
         before: PriorClaimantState,
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        let Some(request) = heard.request else {
+        let Some(request) = observed.request else {
             return;
         };
-        let (mac, context) = (heard.mac, turn.context);
+        let (mac, context) = (observed.mac, transition.context);
         let owner = self.owner_of(mac, &context);
-        let asker = heard
-            .asker
-            .map(|asker| self.owner_requesting(asker, &context));
+        let requester = observed
+            .requester
+            .map(|requester| self.owner_requesting(requester, &context));
         let is_router = context.rules.is_virtual_router(mac);
         let (mut rivals, mut hint) = (0, None);
         for other in self.claimants.iter() {
-            if other.mac == mac || other.answered != Some(request) {
+            if other.mac == mac || other.replied != Some(request) {
                 continue;
             }
             let rival = self.owner_of(other.mac, &context);
             if rival != owner {
-                // Who asks for an address that it claims itself is no third party, and of whom it is not
-                // known who asked, it is not known either.
-                let third_party = asker.is_some_and(|asker| asker != owner && asker != rival);
+                // A requester that claims the address itself is no third party. An unknown requester may be such a one.
+                let third_party =
+                    requester.is_some_and(|requester| requester != owner && requester != rival);
                 rivals += usize::from(third_party);
             } else if let OwnerIdentity::VirtualRouter(_) = owner {
                 let other_is_router = context.rules.is_virtual_router(other.mac);
@@ -45,49 +45,50 @@ impl Binding {
         }
         if rivals > 0 {
             let many = (rivals > 1).then_some(Hint::IpvsStrictArp);
-            self.evidence(Evidence::DuplicateReply, Some(request), many, turn);
+            self.evidence(Evidence::DuplicateReply, Some(request), many, transition);
         }
-        if is_router && before.answered {
+        if is_router && before.replied {
             hint = Some(Hint::TwoMasters);
         }
         if hint.is_some() {
             if hint == Some(Hint::TwoMasters) {
                 let dispute = self.dispute.get_or_insert_default();
-                dispute.two_masters = dispute.two_masters.max(Some(heard.at));
+                dispute.two_masters = dispute.two_masters.max(Some(observed.at));
             }
-            self.report_contested(hint, turn);
+            self.report_contested(hint, transition);
         }
     }
 
     /// A physical MAC beside a virtual-router MAC belongs to the router that is master now. Another one
-    /// means a failover, which is nothing; one that comes back at once means two masters.
+    /// means a failover, which is no finding; one that comes back at once means two masters.
     pub(super) fn check_router(
         &mut self,
         mac: MacAddr,
         before: PriorClaimantState,
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        let identity = turn.context.rules.identify(mac);
-        if !matches!(identity, OwnerIdentity::Host(_)) || self.router(&turn.context).is_none() {
+        let identity = transition.context.rules.identify(mac);
+        if !matches!(identity, OwnerIdentity::Host(_)) || self.router(&transition.context).is_none()
+        {
             return;
         }
-        let config = &turn.context.rules.config;
+        let config = &transition.context.rules.config;
         let latest = ConcurrentClaimant {
             mac,
-            since: turn.at,
+            since: transition.at,
         };
         let dispute = self.dispute.get_or_insert_default();
         let Some(concurrent) = &mut dispute.concurrent else {
             dispute.concurrent = Some(latest);
             return;
         };
-        let age = turn.at.since(concurrent.since);
+        let age = transition.at.since(concurrent.since);
         if concurrent.mac == mac || before.known && age < config.takeover_grace {
             return;
         }
         *concurrent = latest;
         if before.known && age < config.alternation_window {
-            self.report_contested(Some(Hint::TwoMasters), turn);
+            self.report_contested(Some(Hint::TwoMasters), transition);
         }
     }
 }

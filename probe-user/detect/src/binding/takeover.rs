@@ -1,4 +1,4 @@
-//! Taking an address over, taking it back, and settling.
+//! Takeovers, returns, and settling.
 
 use std::time::Duration;
 
@@ -29,16 +29,16 @@ impl Binding {
         claim: &ObservedClaim,
         previous: MacAddr,
         before: PriorClaimantState,
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        if self.undo_start_up(claim, turn) {
+        if self.undo_start_up(claim, transition) {
             return;
         }
-        let (at, mac, config) = (turn.at, claim.mac, &turn.context.rules.config);
+        let (at, mac, config) = (transition.at, claim.mac, &transition.context.rules.config);
         let tenure = at.since(self.since);
-        let holder_since = std::mem::replace(&mut self.since, at);
-        self.holder = Some(mac);
-        let owner = self.owner_of(mac, &turn.context);
+        let owner_since = std::mem::replace(&mut self.since, at);
+        self.current_owner = Some(mac);
+        let owner = self.owner_of(mac, &transition.context);
         let dispute = self.dispute.get_or_insert_default();
         dispute.start_up = claim.form.is_broadcast_announcement().then(|| {
             let (contest, pending) = (dispute.contest, dispute.pending);
@@ -47,8 +47,8 @@ impl Binding {
                 at,
                 operations: AnnouncementOperations::of(claim.form),
                 was_present: before.present,
-                holder: previous,
-                holder_since,
+                current_owner: previous,
+                owner_since,
                 contest,
                 pending,
             }
@@ -75,37 +75,40 @@ impl Binding {
         let unannounced =
             returns_from == Some(ReturnKind::Unsettled) && !claim.form.is_broadcast_announcement();
         let contested = unannounced || counted == Some(ReturnKind::Unsettled);
-        let balanced =
-            (alternates || contested) && self.may_be_bond(&turn.context, &turn.state.holders);
+        let balanced = (alternates || contested)
+            && self.may_be_bond(&transition.context, &transition.state.claimed_addresses);
         if alternates && !balanced {
             self.evidence(
-                self.alternation_evidence(mac, &turn.context),
+                self.alternation_evidence(mac, &transition.context),
                 None,
                 None,
-                turn,
+                transition,
             );
         } else if alternates || contested {
-            self.report_contested(balanced.then_some(Hint::BalanceAlb), turn);
+            self.report_contested(balanced.then_some(Hint::BalanceAlb), transition);
         }
-        self.request_confirmation(mac, previous, turn);
+        self.request_confirmation(mac, previous, transition);
     }
 
     /// Undoes the last takeover if it was a start-up announcement, now that the previous owner goes on by broadcast, which
     /// corrects the neighbour caches.
-    fn undo_start_up(&mut self, claim: &ObservedClaim, turn: &BindingTransition) -> bool {
-        let context = &turn.context;
+    fn undo_start_up(&mut self, claim: &ObservedClaim, transition: &BindingTransition) -> bool {
+        let context = &transition.context;
         let owner = self.owner_of(claim.mac, context);
         let Some(start_up) = self.dispute.as_ref().and_then(|it| it.start_up.as_ref()) else {
             return false;
         };
         let is_undone = !claim.form.unicast
-            && self.holder.map(|holder| self.owner_of(holder, context)) == Some(start_up.by)
+            && self
+                .current_owner
+                .map(|current_owner| self.owner_of(current_owner, context))
+                == Some(start_up.by)
             && self.conflict().is_none()
-            && self.owner_of(start_up.holder, context) == owner;
+            && self.owner_of(start_up.current_owner, context) == owner;
         let Some(dispute) = self.dispute.as_mut().filter(|_| is_undone) else {
             return false;
         };
-        let Some(start_up) = dispute.take_start_up(turn.at, &context.rules.config) else {
+        let Some(start_up) = dispute.take_start_up(transition.at, &context.rules.config) else {
             return false;
         };
         if start_up.pending != dispute.pending
@@ -115,11 +118,11 @@ impl Binding {
         }
         dispute.pending = start_up.pending;
         dispute.contest = start_up.contest.map(|contest| Contest {
-            silent_since: turn.at,
+            silent_since: transition.at,
             ..contest
         });
-        self.holder = Some(claim.mac);
-        self.since = start_up.holder_since;
+        self.current_owner = Some(claim.mac);
+        self.since = start_up.owner_since;
         if !start_up.was_present {
             self.set_absent(start_up.by, context);
         }
@@ -129,7 +132,7 @@ impl Binding {
         true
     }
 
-    /// A stranger that took the address from this host, lost it and took it again: this host held it.
+    /// The evidence of an alternation: local if another host took the address from this host, lost it and took it again.
     fn alternation_evidence(&self, mac: MacAddr, context: &BindingContext) -> Evidence {
         let is_local = |mac| context.facts.is_local(mac);
         let from_local = self
@@ -142,8 +145,8 @@ impl Binding {
         }
     }
 
-    /// Asked by us, an owner that does not have the address at present answered. That is no return, but no
-    /// silence either.
+    /// Records that an owner that lost the address replied to a probe of this host. That is no return, but no silence
+    /// either.
     pub(super) fn confirm_current(&mut self, at: Timestamp) {
         if let Some(contest) = self.contest_mut() {
             contest.silent_since = contest.silent_since.max(at);
@@ -151,23 +154,28 @@ impl Binding {
     }
 
     /// Requests two rounds of probes to both owners.
-    fn request_confirmation(&self, mac: MacAddr, previous: MacAddr, turn: &mut BindingTransition) {
-        let config = &turn.context.rules.config;
+    fn request_confirmation(
+        &self,
+        mac: MacAddr,
+        previous: MacAddr,
+        transition: &mut BindingTransition,
+    ) {
+        let config = &transition.context.rules.config;
         if !config.can_probe || self.conflict().is_some() {
             return;
         }
-        let to = self.confirmation_targets(mac, previous, &turn.context);
+        let to = self.confirmation_targets(mac, previous, &transition.context);
         if to.is_empty() {
             return;
         }
         for (round, (earliest, latest)) in (0..).zip(config.confirmation) {
-            turn.request_probe(ProbeRequest {
-                key: turn.context.key,
+            transition.request_probe(ProbeRequest {
+                key: transition.context.key,
                 purpose: ProbePurpose::Confirmation,
                 round,
-                requested_for: turn.at,
-                earliest: turn.at + earliest,
-                latest: turn.at + latest,
+                requested_for: transition.at,
+                earliest: transition.at + earliest,
+                latest: transition.at + latest,
                 to: to.clone(),
             });
         }
@@ -193,7 +201,7 @@ impl Binding {
         owners.filter(|&mac| !is_local(mac)).collect()
     }
 
-    /// Whether this host holds the address with this MAC: it is configured, or has been claimed from here since the
+    /// Whether this host has the address with this MAC: it is configured, or has been claimed from here since the
     /// last takeover.
     fn is_held_locally(&self, mac: MacAddr, context: &BindingContext) -> bool {
         context.facts.is_local(mac)
@@ -203,34 +211,34 @@ impl Binding {
     /// Takes the replies to one round of probes about a takeover.
     pub(super) fn confirm(
         &mut self,
-        ask: &ProbeRequest,
+        probe_request: &ProbeRequest,
         by: &[MacAddr],
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        if ask.round == ProbeRequest::BASELINE {
+        if probe_request.round == ProbeRequest::BASELINE {
             // The replies are claims, and were observed as such.
             return;
         }
         let previous = self.contest().map(|contest| contest.previous);
-        let (Some(previous), Some(holder)) = (previous, self.holder) else {
+        let (Some(previous), Some(current_owner)) = (previous, self.current_owner) else {
             return;
         };
-        if self.since != ask.requested_for {
+        if self.since != probe_request.requested_for {
             return;
         }
-        let context = turn.context;
+        let context = transition.context;
         let replied = |mac| {
             let owner = self.owner_of(mac, &context);
             let mut replying = by.iter().map(|&mac| self.owner_of(mac, &context));
             replying.any(|replying| replying == owner)
         };
         let is_claimed_by = |mac| self.is_held_locally(mac, &context) || replied(mac);
-        let said = TakeoverConfirmation {
+        let confirmation = TakeoverConfirmation {
             previous: is_claimed_by(previous),
-            holder: is_claimed_by(holder),
+            current_owner: is_claimed_by(current_owner),
         };
         let is_local = |mac| context.facts.is_local(mac);
-        let evidence = if is_local(previous) || is_local(holder) {
+        let evidence = if is_local(previous) || is_local(current_owner) {
             Evidence::Local
         } else {
             Evidence::Confirmed
@@ -238,29 +246,29 @@ impl Binding {
         let Some(contest) = self.contest_mut() else {
             return;
         };
-        if let Some(round) = contest.rounds.get_mut(usize::from(ask.round)) {
-            *round = Some(said);
+        if let Some(round) = contest.rounds.get_mut(usize::from(probe_request.round)) {
+            *round = Some(confirmation);
         }
         let [Some(first), Some(second)] = contest.rounds else {
             return;
         };
-        if first.previous && first.holder && second.previous && second.holder {
-            self.evidence(evidence, None, None, turn);
-        } else if second.previous && !second.holder {
-            self.revert_takeover(turn);
+        if first.previous && first.current_owner && second.previous && second.current_owner {
+            self.evidence(evidence, None, None, transition);
+        } else if second.previous && !second.current_owner {
+            self.revert_takeover(transition);
         } else if !first.previous && !second.previous && !is_local(previous) {
-            self.settle(turn);
+            self.settle(transition);
         }
     }
 
     /// The previous owner replied to the last probes and the one that took over did not: the address stays with the
-    /// previous owner, although the last announcement on the segment says otherwise.
-    fn revert_takeover(&mut self, turn: &mut BindingTransition) {
-        let context = turn.context;
+    /// previous owner, although the last announcement on the segment names the other one.
+    fn revert_takeover(&mut self, transition: &mut BindingTransition) {
+        let context = transition.context;
         let Some(dispute) = &mut self.dispute else {
             return;
         };
-        let (Some(contest), Some(announcer)) = (dispute.contest.take(), self.holder) else {
+        let (Some(contest), Some(announcer)) = (dispute.contest.take(), self.current_owner) else {
             return;
         };
         if dispute.conflict.is_some() {
@@ -269,11 +277,11 @@ impl Binding {
         dispute.start_up = None;
         dispute.drop_excursion(&contest);
         let announced_at = self.since;
-        self.holder = Some(contest.previous);
-        self.since = turn.at;
+        self.current_owner = Some(contest.previous);
+        self.since = transition.at;
         let [kept, announced] =
             [contest.previous, announcer].map(|mac| self.owner_of(mac, &context));
-        self.report_stale_announcement(kept, announced, announced_at, turn);
+        self.report_stale_announcement(kept, announced, announced_at, transition);
         self.retain_only(kept, &context);
     }
 
@@ -282,9 +290,9 @@ impl Binding {
         kept: OwnerIdentity,
         announced: OwnerIdentity,
         since: Timestamp,
-        turn: &mut BindingTransition,
+        transition: &mut BindingTransition,
     ) {
-        let context = turn.context;
+        let context = transition.context;
         let dispute = self.dispute.get_or_insert_default();
         let stale = StaleAnnouncement {
             by: announced,
@@ -292,14 +300,14 @@ impl Binding {
         };
         let before = dispute.stale.replace(stale);
         if before.is_some_and(|before| before.by == announced) {
-            turn.suppress(FindingKind::StaleAnnouncement);
+            transition.suppress(FindingKind::StaleAnnouncement);
             return;
         }
-        let mut finding = turn.finding(FindingKind::StaleAnnouncement, since);
+        let mut finding = transition.finding(FindingKind::StaleAnnouncement, since);
         finding.owners = self.owners_among(&context, |mac| {
             [kept, announced].contains(&self.owner_of(mac, &context))
         });
-        turn.report(finding);
+        transition.report(finding);
     }
 
     /// A broadcast claim by another host than the one whose announcement is stale corrects the neighbour caches: any
@@ -307,10 +315,10 @@ impl Binding {
     pub(super) fn update_stale_announcement(
         &mut self,
         owner: OwnerIdentity,
-        heard: &ObservedClaim,
+        observed: &ObservedClaim,
     ) {
         let stale = self.dispute.as_ref().and_then(|dispute| dispute.stale);
-        if !heard.form.unicast && stale.is_some_and(|stale| stale.by != owner) {
+        if !observed.form.unicast && stale.is_some_and(|stale| stale.by != owner) {
             self.clear_stale_announcement();
         }
     }
@@ -341,7 +349,7 @@ impl Binding {
         context: &BindingContext,
         now: Timestamp,
     ) -> Option<TakeoverView> {
-        let to = self.holder.filter(|_| self.conflict().is_none())?;
+        let to = self.current_owner.filter(|_| self.conflict().is_none())?;
         if let Some(contest) = self.contest() {
             return Some(TakeoverView {
                 from: contest.previous,
@@ -359,13 +367,14 @@ impl Binding {
         Some(self.contest()?.silent_since + context.rules.config.settle)
     }
 
-    /// Nobody but the holder has claimed the address for long enough.
-    pub(super) fn settle(&mut self, turn: &mut BindingTransition) {
+    /// Settles the address: only the current owner has claimed it for long enough.
+    pub(super) fn settle(&mut self, transition: &mut BindingTransition) {
         let Some(dispute) = &mut self.dispute else {
             return;
         };
         let in_conflict = dispute.conflict.is_some();
-        let (Some(contest), Some(holder)) = (dispute.contest.take(), self.holder) else {
+        let (Some(contest), Some(current_owner)) = (dispute.contest.take(), self.current_owner)
+        else {
             return;
         };
         dispute.start_up = None;
@@ -375,22 +384,22 @@ impl Binding {
         }
         if contest.is_kept_by_previous() {
             dispute.contest = Some(contest);
-            self.revert_takeover(turn);
+            self.revert_takeover(transition);
             return;
         }
-        let context = turn.context;
+        let context = transition.context;
         let from_local = context.facts.is_local(contest.settled_owner);
-        if from_local && self.local_dispute_since(holder, &context).is_some() {
-            // This host kept silent, but it still holds the address.
-            self.report_contested(None, turn);
-            self.holder = Some(contest.settled_owner);
+        if from_local && self.local_dispute_since(current_owner, &context).is_some() {
+            // This host sent no claim, but it still has the address.
+            self.report_contested(None, transition);
+            self.current_owner = Some(contest.settled_owner);
             if let Some(dispute) = &mut self.dispute {
                 dispute.record_move();
             }
             return;
         }
         let (now, then) = (
-            self.owner_of(holder, &context),
+            self.owner_of(current_owner, &context),
             self.owner_of(contest.settled_owner, &context),
         );
         if let Some(dispute) = &mut self.dispute {
@@ -402,12 +411,12 @@ impl Binding {
         }
         if now != then {
             self.clear_stale_announcement();
-            let mut finding = turn.finding(FindingKind::Moved, self.since);
+            let mut finding = transition.finding(FindingKind::Moved, self.since);
             finding.owners = self.owners_among(&context, |mac| {
                 [now, then].contains(&self.owner_of(mac, &context))
             });
             finding.counts.returns = contest.returns;
-            turn.report(finding);
+            transition.report(finding);
         }
         self.retain_only(now, &context);
     }

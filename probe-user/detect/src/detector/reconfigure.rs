@@ -1,14 +1,14 @@
-//! Another configuration while it runs: nothing that is known is lost.
+//! A change of the configuration at run time. The state is kept.
 
 use super::{BindingSlot, BindingTransition, DetectConfig, Detector, Finding, Timestamp};
 use crate::{binding::ReconfigurationChange, owner::OwnerRules, transition::BindingContext};
 
 impl Detector {
-    /// Judges by another configuration from now on. What was due by the old one is judged by it first; what
-    /// is long due by the new one is due now. What was concluded stays concluded, with these exceptions:
+    /// Replaces the configuration. Deadlines by the old one are processed first; those in the past by the new one are due
+    /// now. Conclusions stay, with these exceptions:
     ///
-    /// - a conflict whose owners are declared to be one machine is resolved;
-    /// - a conflict on an address that matters from now on, or that is no longer ignored, is told again;
+    /// - a conflict whose owners are declared to be one host is resolved;
+    /// - a conflict of an address that is tracked from now on, or no longer ignored, is reported again;
     /// - over smaller bounds the least recently seen goes, but no open conflict and no tracked address.
     pub fn reconfigure(
         &mut self,
@@ -38,28 +38,28 @@ impl Detector {
                     ..context
                 },
             };
-            let mut turn = BindingTransition {
+            let mut transition = BindingTransition {
                 at,
                 context,
                 state: &mut self.state,
                 findings,
             };
-            entry.binding.reconsider(&change, &mut turn);
+            entry.binding.reconsider(&change, &mut transition);
             self.refresh_from(slot, at);
         }
         self.evict_surplus();
         self.advance(at, findings);
     }
 
-    /// Forgets bindings beyond the bound, which was higher when they came.
+    /// Evicts bindings beyond the bound, which was higher when they were inserted.
     pub(super) fn evict_surplus(&mut self) {
         while let Some(evicted) = self.table.evict_surplus() {
             self.state.statistics.evicted_bindings += 1;
-            self.remove_holders(&evicted);
+            self.remove_claimed_addresses(&evicted);
         }
     }
 
-    /// Brings the table up to date; nothing is due before `at`.
+    /// Updates the table; nothing is due before `at`.
     pub(super) fn refresh_from(&mut self, slot: BindingSlot, at: Timestamp) {
         let Some(entry) = self.table.get(slot) else {
             return;

@@ -7,7 +7,7 @@ use probe_common::{
 };
 use probe_model::{BogusReason, Timestamp};
 
-use super::lab::{A, B, CLIENT};
+use super::test_detector::{A, B, CLIENT};
 use crate::{EventError, Observation, ObservationBody, ProbeReply, RequestId};
 
 fn reply() -> ArpEvent {
@@ -32,7 +32,7 @@ fn reply() -> ArpEvent {
 }
 
 #[test]
-fn a_reply_says_who_claims_and_whom_it_answers() {
+fn a_reply_contains_its_claimant_and_its_requester() {
     let mut event = reply();
     event.previous = ClaimObservation {
         ktime_ns: 45,
@@ -58,7 +58,7 @@ fn a_reply_says_who_claims_and_whom_it_answers() {
     assert!(claim.form.reply && claim.form.unicast && !claim.form.announcement);
     let request = Some(RequestId(Timestamp(40)));
     let reply = ProbeReply {
-        asker: CLIENT,
+        requester: CLIENT,
         to_probe: false,
         request,
     };
@@ -72,7 +72,7 @@ fn a_reply_says_who_claims_and_whom_it_answers() {
 }
 
 #[test]
-fn an_announcement_answers_nobody_even_as_a_reply() {
+fn an_announcement_has_no_requester_even_as_a_reply() {
     let mut event = reply();
     event.frame.tpa = event.frame.spa;
     let observation = Observation::try_from(&event).unwrap();
@@ -84,7 +84,7 @@ fn an_announcement_answers_nobody_even_as_a_reply() {
 }
 
 #[test]
-fn an_arp_probe_asks_for_its_target() {
+fn an_arp_probe_has_a_target_and_a_prober() {
     let mut event = reply();
     event.kind = FrameKind::Probe.number();
     event.hook = Hook::TcEgress.number();

@@ -1,4 +1,4 @@
-//! What detection promises, a test for each sentence. A test's name is the behaviour that it holds.
+//! Tests of the documented behaviour. A test's name is the behaviour.
 
 mod announcers;
 mod bounds;
@@ -6,7 +6,6 @@ mod clock;
 mod duplicate;
 mod events;
 mod expected;
-mod lab;
 mod local;
 mod model;
 mod others;
@@ -17,3 +16,4 @@ mod reconfigure;
 mod resolution;
 mod stale;
 mod takeover;
+mod test_detector;

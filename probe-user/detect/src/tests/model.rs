@@ -1,5 +1,5 @@
-//! The same rules once more, slow and obvious: every claim is kept for ever, and every question is answered by looking
-//! through all of them. Only hosts, each with one MAC; `properties.rs` compares several MACs of one owner with one MAC.
+//! A reference model of the same rules, slow and simple: it keeps every claim for ever and evaluates each rule by
+//! iterating over all of them. Only hosts, each with one MAC; `properties.rs` compares several MACs of one owner with one MAC.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,8 +8,8 @@ use probe_model::{FindingKind, Timestamp};
 
 use crate::{Claim, ClaimFlags, DetectConfig, RequestId};
 
-/// What is compared: when, which address, what.
-pub type Told = (Timestamp, std::net::IpAddr, FindingKind);
+/// The compared part of a finding: time, address, kind.
+pub type ReportedFinding = (Timestamp, std::net::IpAddr, FindingKind);
 
 #[derive(Default)]
 pub struct Model {
@@ -20,7 +20,7 @@ pub struct Model {
     probes: Vec<Probe>,
     /// The denials that were reported: when, to which host, of which address.
     denials: Vec<(Timestamp, MacAddr, std::net::IpAddr)>,
-    pub told: Vec<Told>,
+    pub reported: Vec<ReportedFinding>,
 }
 
 /// An ARP probe, and whether its host had claimed no address before.
@@ -34,17 +34,17 @@ struct Probe {
 
 #[derive(Default)]
 struct Address {
-    claims: Vec<Said>,
+    claims: Vec<ModelClaim>,
     /// The first claim, every takeover since, and the owner that was left when a conflict ended.
-    holders: Vec<Takeover>,
-    /// When all but these left the stage.
+    takeovers: Vec<Takeover>,
+    /// When these became the only present owners.
     left: Vec<(Timestamp, BTreeSet<MacAddr>)>,
-    /// When a single MAC left the stage.
+    /// When a single MAC was no present owner any more.
     absent: Vec<(Timestamp, MacAddr)>,
-    /// When a conflict ended, and with it what had led to it.
-    amnesty: Timestamp,
+    /// When a conflict ended. Returns before that do not count.
+    ended: Timestamp,
     settled: bool,
-    /// Since when only the holder claims the address.
+    /// Since when only the current owner claims the address.
     silent_since: Timestamp,
     /// The start-up announcements that were undone.
     undone: Vec<(Timestamp, MacAddr)>,
@@ -59,7 +59,7 @@ struct Address {
 }
 
 #[derive(Clone, Copy)]
-struct Said {
+struct ModelClaim {
     at: Timestamp,
     mac: MacAddr,
     form: ClaimFlags,
@@ -110,11 +110,11 @@ struct Conflict {
 }
 
 impl Address {
-    fn holder(&self) -> Takeover {
-        *self.holders.last().unwrap()
+    fn current_owner(&self) -> Takeover {
+        *self.takeovers.last().unwrap()
     }
 
-    /// When a MAC last left the stage.
+    /// When a MAC last ceased to be present.
     fn left(&self, mac: MacAddr) -> Timestamp {
         let others = self.left.iter().filter(|(_, stay)| !stay.contains(&mac));
         let alone = self.absent.iter().filter(|(_, absent)| *absent == mac);
@@ -123,11 +123,11 @@ impl Address {
     }
 
     fn present(&self) -> BTreeSet<MacAddr> {
-        let on_stage = self
+        let present = self
             .claims
             .iter()
-            .filter(|said| said.at >= self.left(said.mac));
-        on_stage.map(|said| said.mac).collect()
+            .filter(|observed| observed.at >= self.left(observed.mac));
+        present.map(|observed| observed.mac).collect()
     }
 
     /// The owners that take part, this host included if it has the address.
@@ -139,16 +139,16 @@ impl Address {
         self.local == Some(mac)
     }
 
-    /// The first claim of a MAC since it last left the stage.
+    /// The first claim of a MAC since it last ceased to be present.
     fn since(&self, mac: MacAddr) -> Timestamp {
         let left = self.left(mac);
-        let claims = self.claims_of(mac).map(|said| said.at);
+        let claims = self.claims_of(mac).map(|observed| observed.at);
         claims.filter(|&at| at >= left).min().unwrap()
     }
 
     /// Whether an owner took the address back since it last settled.
     fn has_returned(&self) -> bool {
-        let kind = self.pending().and_then(|at| self.holders[at].returns);
+        let kind = self.pending().and_then(|at| self.takeovers[at].returns);
         let pending = kind.is_some_and(|it| it.kind != Kind::FromSettled);
         self.opening().is_some() && (self.contest_returns() > 0 || pending)
     }
@@ -162,36 +162,41 @@ impl Address {
         config: &DetectConfig,
     ) -> bool {
         let mut since = self.since(mac);
-        if self.has_returned() && self.holder().mac == mac {
-            since = since.max(self.holder().at);
+        if self.has_returned() && self.current_owner().mac == mac {
+            since = since.max(self.current_owner().at);
         }
         let is_other = self.local.is_some_and(|local| local != mac);
         is_other && was_present && at.since(since) >= config.local_grace
     }
 
     fn silent_at(&self, config: &DetectConfig) -> Option<Timestamp> {
-        let last = self.claims.iter().map(|said| said.at).max()?;
+        let last = self.claims.iter().map(|observed| observed.at).max()?;
         let is_silent = self.local.is_some() || self.silent.is_some();
         Some(last + config.silent_after.filter(|_| !is_silent)?)
     }
 
-    fn claims_of(&self, mac: MacAddr) -> impl Iterator<Item = &Said> {
-        self.claims.iter().filter(move |said| said.mac == mac)
+    fn claims_of(&self, mac: MacAddr) -> impl Iterator<Item = &ModelClaim> {
+        self.claims
+            .iter()
+            .filter(move |observed| observed.mac == mac)
     }
 
     fn last_claim(&self, mac: MacAddr) -> Timestamp {
-        self.claims_of(mac).map(|said| said.at).max().unwrap()
+        self.claims_of(mac)
+            .map(|observed| observed.at)
+            .max()
+            .unwrap()
     }
 
     /// Where the contest begins among the takeovers.
     fn opening(&self) -> Option<usize> {
-        let opening = self.holders.iter().rposition(|takeover| takeover.opens);
+        let opening = self.takeovers.iter().rposition(|takeover| takeover.opens);
         opening.filter(|_| !self.settled)
     }
 
     /// The counted returns within the contest.
     fn contest_returns(&self) -> usize {
-        let takeovers = self.opening().map_or(&[][..], |at| &self.holders[at..]);
+        let takeovers = self.opening().map_or(&[][..], |at| &self.takeovers[at..]);
         let counted = |takeover: &&Takeover| {
             takeover
                 .returns
@@ -203,9 +208,9 @@ impl Address {
     /// The times of the counted returns.
     fn returns(&self) -> Vec<Timestamp> {
         let recent = self
-            .holders
+            .takeovers
             .iter()
-            .filter(|takeover| takeover.at >= self.amnesty);
+            .filter(|takeover| takeover.at >= self.ended);
         let counted = recent.filter(|takeover| {
             takeover
                 .returns
@@ -215,14 +220,14 @@ impl Address {
     }
 
     fn pending(&self) -> Option<usize> {
-        self.holders.iter().rposition(|takeover| {
+        self.takeovers.iter().rposition(|takeover| {
             let state = takeover.returns.map(|it| it.state);
             state == Some(State::Pending)
         })
     }
 
     fn set(&mut self, takeover: usize, state: State) {
-        self.holders[takeover].returns.as_mut().unwrap().state = state;
+        self.takeovers[takeover].returns.as_mut().unwrap().state = state;
     }
 
     fn settles_at(&self, config: &DetectConfig) -> Option<Timestamp> {
@@ -252,22 +257,27 @@ impl Address {
         })
     }
 
-    /// Two hosts of which one has only ever asked, and the other only ever replied by unicast, once of itself.
+    /// Two hosts of which one has only ever sent requests, and the other only unicast replies, one of them without a request.
     fn balanced(&self) -> bool {
-        let only = |mac, reply| self.claims_of(mac).all(|said| said.form.reply == reply);
+        let only = |mac, reply| {
+            self.claims_of(mac)
+                .all(|observed| observed.form.reply == reply)
+        };
         let announces = |mac| {
             self.claims_of(mac)
-                .any(|said| said.form.announcement && !said.form.unicast)
+                .any(|observed| observed.form.announcement && !observed.form.unicast)
         };
-        let unasked = |mac| {
+        let unsolicited = |mac| {
             self.claims_of(mac)
-                .any(|said| !said.form.announcement && said.request.is_none())
+                .any(|observed| !observed.form.announcement && observed.request.is_none())
         };
         let present: Vec<_> = self.present().into_iter().collect();
         let [one, other] = present[..] else {
             return false;
         };
-        let bond = |asks, replies| only(asks, false) && only(replies, true) && unasked(replies);
+        let bond = |requests, replies| {
+            only(requests, false) && only(replies, true) && unsolicited(replies)
+        };
         let silent = !announces(one) && !announces(other);
         let apart = (self.host == Some(one)) != (self.host == Some(other));
         silent && !apart && (bond(one, other) || bond(other, one))
@@ -275,18 +285,18 @@ impl Address {
 
     /// Whether the last takeover was a start-up announcement, and `mac` is the owner before it.
     fn is_start_up(&self, mac: MacAddr, at: Timestamp, config: &DetectConfig) -> bool {
-        let [.., before, last] = self.holders[..] else {
+        let [.., before, last] = self.takeovers[..] else {
             return false;
         };
-        let said: Vec<_> = self.claims[last.claim..]
+        let observed: Vec<_> = self.claims[last.claim..]
             .iter()
-            .filter(|said| said.mac == last.mac)
+            .filter(|observed| observed.mac == last.mac)
             .collect();
-        let round = said.iter().all(|said| {
-            let announced = said.form.announcement && !said.form.unicast;
-            announced && said.at.since(last.at) <= config.start_up_window
+        let round = observed.iter().all(|observed| {
+            let announced = observed.form.announcement && !observed.form.unicast;
+            announced && observed.at.since(last.at) <= config.start_up_window
         });
-        let has = |reply| said.iter().any(|said| said.form.reply == reply);
+        let has = |reply| observed.iter().any(|observed| observed.form.reply == reply);
         let lately = |&&(undone, by): &&(Timestamp, MacAddr)| {
             by == last.mac && at.since(undone) < config.quiet_after
         };
@@ -296,8 +306,8 @@ impl Address {
     }
 
     fn undo(&mut self, at: Timestamp) {
-        let last = self.holders.pop().unwrap();
-        let before = self.holder();
+        let last = self.takeovers.pop().unwrap();
+        let before = self.current_owner();
         if let Some(counted) = last.counts {
             self.set(counted, State::Pending);
         }
@@ -343,23 +353,23 @@ impl Model {
         let Some(probe) = self.probes.iter().rev().find(unknown) else {
             return;
         };
-        let to_it = probe.prober == reply.asker && reply.asker != claim.mac;
+        let to_it = probe.prober == reply.requester && reply.requester != claim.mac;
         let in_time = at.since(probe.at) <= self.config.probe_denied_window;
         let lately = self.denials.iter().any(|&(denied, prober, ip)| {
-            (prober, ip) == (reply.asker, claim.ip)
+            (prober, ip) == (reply.requester, claim.ip)
                 && at.since(denied) < self.config.probe_denied_interval
         });
         if to_it && in_time && !lately {
-            self.denials.push((at, reply.asker, claim.ip));
-            self.tell(at, claim.ip, FindingKind::ProbeDenied);
+            self.denials.push((at, reply.requester, claim.ip));
+            self.report(at, claim.ip, FindingKind::ProbeDenied);
         }
     }
 
     /// Disputes about an ignored address are not reported.
-    fn tell(&mut self, at: Timestamp, ip: std::net::IpAddr, kind: FindingKind) {
+    fn report(&mut self, at: Timestamp, ip: std::net::IpAddr, kind: FindingKind) {
         let is_ignored = self.config.ignored(ip, at).is_some();
         if !(is_ignored && kind.is_dispute()) {
-            self.told.push((at, ip, kind));
+            self.reported.push((at, ip, kind));
         }
     }
 
@@ -376,7 +386,7 @@ impl Model {
         let was_present = address.present().contains(&mac);
         let request = claim.reply.and_then(|reply| reply.request);
         let request = request.filter(|request| at.since(request.0) <= config.reply_window);
-        address.claims.push(Said {
+        address.claims.push(ModelClaim {
             at,
             mac,
             form: claim.form,
@@ -391,28 +401,28 @@ impl Model {
             returns: None,
             counts: None,
         };
-        if address.holders.is_empty() {
-            address.holders.push(takeover);
+        if address.takeovers.is_empty() {
+            address.takeovers.push(takeover);
             address.settled = true;
-            self.tell(at, ip, FindingKind::NewBinding);
+            self.report(at, ip, FindingKind::NewBinding);
             return;
         }
-        let rival = address.claims.iter().any(|said| {
-            let asker = claim.reply.map(|reply| reply.asker);
+        let rival = address.claims.iter().any(|observed| {
+            let requester = claim.reply.map(|reply| reply.requester);
             request.is_some()
-                && said.request == request
-                && said.mac != mac
-                && asker != Some(mac)
-                && asker != Some(said.mac)
+                && observed.request == request
+                && observed.mac != mac
+                && requester != Some(mac)
+                && requester != Some(observed.mac)
         });
         if rival {
             self.evidence(at, ip);
         }
         let address = self.addresses.get_mut(&ip).unwrap();
         let overlap_reply = claim.form.reply && claim.form.unicast && claim.form.announcement;
-        let tenure = at.since(address.holder().at);
+        let tenure = at.since(address.current_owner().at);
         let overlap = tenure < config.takeover_grace;
-        if mac == address.holder().mac {
+        if mac == address.current_owner().mac {
             if address.is_local_evidence(mac, was_present, at, &config) {
                 self.evidence(at, ip);
             }
@@ -434,7 +444,7 @@ impl Model {
         let (ip, mac, was_present) = (claim.ip, claim.mac, takeover.was_present);
         let address = self.addresses.get_mut(&ip).unwrap();
         let known = address.claims_of(mac).count() > 1;
-        let tenure = at.since(address.holder().at);
+        let tenure = at.since(address.current_owner().at);
         if !claim.form.unicast && address.is_start_up(mac, at, &config) {
             address.undo(at);
             return;
@@ -452,7 +462,7 @@ impl Model {
         let counts = kind.and_then(|_| address.pending());
         let counted = counts.map(|counted| {
             address.set(counted, State::Counted);
-            address.holders[counted].returns.unwrap().kind
+            address.takeovers[counted].returns.unwrap().kind
         });
         let returns = kind.map(|kind| Return {
             kind,
@@ -460,7 +470,7 @@ impl Model {
         });
         address.settled = false;
         address.silent_since = at;
-        address.holders.push(Takeover {
+        address.takeovers.push(Takeover {
             opens,
             returns,
             counts,
@@ -470,8 +480,8 @@ impl Model {
         let often = |enough: usize, window| {
             times.len() >= enough && at.since(times[times.len() - enough]) < window
         };
-        let in_turn = [counted, kind] == [Some(Kind::Unsettled); 2];
-        let enough = config.alternation_returns - usize::from(in_turn);
+        let in_succession = [counted, kind] == [Some(Kind::Unsettled); 2];
+        let enough = config.alternation_returns - usize::from(in_succession);
         let fast = address.contest_returns() >= enough && often(enough, config.alternation_window);
         let slow = often(
             config.slow_alternation_returns,
@@ -516,9 +526,9 @@ impl Model {
             owners,
             reopened,
         });
-        let news = before.is_none_or(|before| before.quiet.is_some() || owners > before.owners);
-        if news {
-            self.tell(at, ip, FindingKind::Conflict);
+        let apply = before.is_none_or(|before| before.quiet.is_some() || owners > before.owners);
+        if apply {
+            self.report(at, ip, FindingKind::Conflict);
         }
     }
 
@@ -531,11 +541,11 @@ impl Model {
         let last = address.contested.last().copied();
         address.contested.push(at);
         if last.is_none_or(|last| at.since(last) >= quiet) {
-            self.tell(at, ip, FindingKind::Contested);
+            self.report(at, ip, FindingKind::Contested);
         }
     }
 
-    /// Nothing happens until `now`.
+    /// No claim is observed until `now`.
     pub fn wait(&mut self, now: Timestamp) {
         let config = self.config.clone();
         loop {
@@ -558,79 +568,79 @@ impl Model {
             if address.settles_at(&config) == Some(at) {
                 match address.settle(at) {
                     Some(FindingKind::Contested) => self.contested(at, ip),
-                    Some(kind) => self.tell(at, ip, kind),
+                    Some(kind) => self.report(at, ip, kind),
                     None => {}
                 }
                 continue;
             }
             if address.expire_conflict(&config) != Some(at) {
                 address.silent = Some(at);
-                self.tell(at, ip, FindingKind::Silent);
+                self.report(at, ip, FindingKind::Silent);
                 continue;
             }
-            let holder = address.holder();
+            let current_owner = address.current_owner();
             let conflict = address.conflict.as_mut().unwrap();
             if conflict.quiet.is_none() {
                 conflict.quiet = Some(at);
-                self.tell(at, ip, FindingKind::ConflictQuiet);
+                self.report(at, ip, FindingKind::ConflictQuiet);
             } else {
                 address.conflict = None;
                 address.settled = true;
                 address.contested.clear();
                 address.undone.clear();
-                address.amnesty = at;
-                address.left.push((at, [holder.mac].into()));
+                address.ended = at;
+                address.left.push((at, [current_owner.mac].into()));
                 if let Some(pending) = address.pending() {
                     address.set(pending, State::Dropped);
                 }
-                address.holders.push(Takeover {
+                address.takeovers.push(Takeover {
                     at,
                     opens: false,
                     returns: None,
                     counts: None,
-                    ..holder
+                    ..current_owner
                 });
-                self.tell(at, ip, FindingKind::ConflictExpired);
+                self.report(at, ip, FindingKind::ConflictExpired);
             }
         }
     }
 }
 
 impl Address {
-    /// Nobody but the holder has claimed the address for long enough.
+    /// Only the current owner has claimed the address for long enough.
     fn settle(&mut self, at: Timestamp) -> Option<FindingKind> {
         let opening = self.opening().unwrap();
         let in_contest = self.contest_returns();
-        let (before, holder) = (self.holders[opening - 1].mac, self.holder().mac);
+        let (before, current_owner) = (self.takeovers[opening - 1].mac, self.current_owner().mac);
         self.settled = true;
-        if self.conflict.is_none() && self.is_local(before) && !self.is_local(holder) {
+        if self.conflict.is_none() && self.is_local(before) && !self.is_local(current_owner) {
             // This host still has the address.
             if let Some(pending) = self.pending() {
-                self.holders[pending].returns.as_mut().unwrap().kind = Kind::FromSettled;
+                self.takeovers[pending].returns.as_mut().unwrap().kind = Kind::FromSettled;
             }
-            self.holders.push(Takeover {
+            self.takeovers.push(Takeover {
                 mac: before,
                 opens: false,
                 returns: None,
                 counts: None,
-                ..self.holder()
+                ..self.current_owner()
             });
             return Some(FindingKind::Contested);
         }
         if self.conflict.is_none() {
-            self.left.push((at, [holder].into()));
+            self.left.push((at, [current_owner].into()));
         }
         let pending = self.pending();
-        if self.conflict.is_none() && before == holder {
+        if self.conflict.is_none() && before == current_owner {
             if let Some(pending) = pending {
                 self.set(pending, State::Dropped);
             }
-            if in_contest == 0 && self.holders[opening].returns.is_some() {
+            if in_contest == 0 && self.takeovers[opening].returns.is_some() {
                 self.set(opening, State::Dropped);
             }
         } else if let Some(pending) = pending {
-            self.holders[pending].returns.as_mut().unwrap().kind = Kind::FromSettled;
+            self.takeovers[pending].returns.as_mut().unwrap().kind = Kind::FromSettled;
         }
-        (self.conflict.is_none() && before != holder).then_some(FindingKind::Moved)
+        (self.conflict.is_none() && before != current_owner).then_some(FindingKind::Moved)
     }
 }

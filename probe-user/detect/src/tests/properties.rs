@@ -1,4 +1,4 @@
-//! What holds for every input.
+//! Properties of every input.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,15 +10,15 @@ use probe_model::{BindingKey, BogusReason, Finding, FindingKind, Hint, Segment, 
 use proptest::prelude::*;
 
 use super::{
-    lab::*,
-    model::{Model, Told},
+    model::{Model, ReportedFinding},
+    test_detector::*,
 };
 use crate::{
     BogusFrame, Claim, DetectConfig, Detector, HostFacts, IgnoreRule, Observation, ObservationBody,
     ObservedProbe, ProbeRequest,
 };
 
-/// Microseconds between two frames: the gaps around which the rules turn, and some others.
+/// Microseconds between two frames: the gaps at which the rules change, and some others.
 fn gap() -> impl Strategy<Value = u64> {
     prop_oneof![
         8 => prop::sample::select(vec![0, 1, 80, 400 * MS, 999 * MS, S, 1_100 * MS, 3 * S]),
@@ -28,54 +28,54 @@ fn gap() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// What a station says about an address: its number, the address, and how.
+/// The kind of a claim.
 #[derive(Clone, Copy, Debug)]
-enum How {
+enum ClaimKind {
     Announces,
     AnnouncesByReply,
-    Courteous,
-    Asks,
-    /// The client has just asked.
-    Answers,
-    /// The client asked when it last did.
-    AnswersToo,
+    AnnouncesByUnicast,
+    Requests,
+    /// A reply to a request that the client has just sent.
+    Replies,
+    /// A reply to the last request of the client.
+    RepliesToo,
 }
 
-const HOWS: [How; 6] = [
-    How::Announces,
-    How::AnnouncesByReply,
-    How::Courteous,
-    How::Asks,
-    How::Answers,
-    How::AnswersToo,
+const CLAIM_KINDS: [ClaimKind; 6] = [
+    ClaimKind::Announces,
+    ClaimKind::AnnouncesByReply,
+    ClaimKind::AnnouncesByUnicast,
+    ClaimKind::Requests,
+    ClaimKind::Replies,
+    ClaimKind::RepliesToo,
 ];
 
 /// A step of a scenario: the time since the last, who, about which address, how.
-type Step = (u64, MacAddr, u8, How);
+type Step = (u64, MacAddr, u8, ClaimKind);
 
 fn steps(macs: &'static [MacAddr]) -> impl Strategy<Value = Vec<Step>> {
     let mac = prop::sample::select(macs);
-    let how = prop::sample::select(&HOWS[..]);
+    let how = prop::sample::select(&CLAIM_KINDS[..]);
     prop::collection::vec((gap(), mac, 80u8..82, how), 0..120)
 }
 
 /// The claims of a scenario, in time.
 fn claims(steps: &[Step]) -> Vec<(u64, Claim)> {
-    let (mut at, mut asked) = (0, [0, 0]);
+    let (mut at, mut requested_at) = (0, [0, 0]);
     let mut claims = Vec::new();
     for &(gap, mac, last, how) in steps {
         at += gap;
-        let asked = &mut asked[usize::from(last - 80)];
+        let requested_at = &mut requested_at[usize::from(last - 80)];
         let claim = match how {
-            How::Announces => announce(mac),
-            How::AnnouncesByReply => announce_by_reply(mac),
-            How::Courteous => courtesy(mac),
-            How::Asks => asking(mac),
-            How::Answers => {
-                *asked = at;
-                answer(mac, at)
+            ClaimKind::Announces => announce(mac),
+            ClaimKind::AnnouncesByReply => announce_by_reply(mac),
+            ClaimKind::AnnouncesByUnicast => unicast_announcement(mac),
+            ClaimKind::Requests => request_by(mac),
+            ClaimKind::Replies => {
+                *requested_at = at;
+                reply_by(mac, at)
             }
-            How::AnswersToo => answer(mac, *asked),
+            ClaimKind::RepliesToo => reply_by(mac, *requested_at),
         };
         claims.push((
             at,
@@ -89,28 +89,28 @@ fn claims(steps: &[Step]) -> Vec<(u64, Claim)> {
 }
 
 fn run(claims: &[(u64, Claim)], config: DetectConfig) -> Vec<Finding> {
-    let mut lab = Lab::with(config);
+    let mut detector = TestDetector::with(config);
     for &(at, claim) in claims {
-        lab.see(at, claim);
+        detector.receive(at, claim);
     }
     let end = claims.last().map_or(0, |&(at, _)| at);
-    lab.wait(end + 10_000 * S);
-    lab.take()
+    detector.wait(end + 10_000 * S);
+    detector.take()
 }
 
-fn told(findings: &[Finding]) -> Vec<Told> {
-    let mut told: Vec<_> = findings
+fn reported(findings: &[Finding]) -> Vec<ReportedFinding> {
+    let mut reported: Vec<_> = findings
         .iter()
         .map(|finding| (finding.at, finding.ip, finding.kind))
         .collect();
-    // What happens to two addresses at one time is told in no particular order.
-    told.sort();
-    told
+    // Findings about two addresses at one time are in no particular order.
+    reported.sort();
+    reported
 }
 
 proptest! {
     #[test]
-    fn the_machine_finds_what_the_obvious_model_finds(steps in steps(&[A, B, C])) {
+    fn the_detector_finds_what_the_model_finds(steps in steps(&[A, B, C])) {
         let claims = claims(&steps);
         let mut model = Model::default();
         for (at, claim) in &claims {
@@ -118,14 +118,14 @@ proptest! {
         }
         let end = claims.last().map_or(0, |&(at, _)| at);
         model.wait(time(end + 10_000 * S));
-        model.told.sort();
-        prop_assert_eq!(told(&run(&claims, DetectConfig::default())), model.told);
+        model.reported.sort();
+        prop_assert_eq!(reported(&run(&claims, DetectConfig::default())), model.reported);
     }
 
     #[test]
-    fn the_machine_finds_what_the_model_finds_on_addresses_of_this_host_and_ignored_and_silent_ones(
+    fn the_detector_finds_what_the_model_finds_on_local_ignored_and_silent_addresses(
         steps in steps(&[A, B, HOST]),
-        holds: bool,
+        has_address: bool,
         ignored: bool,
         silent: bool,
     ) {
@@ -142,37 +142,37 @@ proptest! {
                 .collect(),
             ..DetectConfig::default()
         };
-        let mut lab = Lab::with(config.clone());
+        let mut detector = TestDetector::with(config.clone());
         let mut model = Model::default();
         model.config = config;
-        model.local = holds.then(|| (key().ip, HOST));
+        model.local = has_address.then(|| (key().ip, HOST));
         // Without the address, HOST is a host like any other.
-        if holds {
-            lab.host(0, true);
+        if has_address {
+            detector.host(0, true);
         }
         let claims = claims(&steps);
         for (at, claim) in &claims {
             // Long after this host got the address.
             let at = at + 10 * S;
             model.observe(time(at), claim);
-            lab.see(at, *claim);
+            detector.receive(at, *claim);
         }
         let end = claims.last().map_or(0, |&(at, _)| at) + 10_000 * S;
         model.wait(time(end));
-        lab.wait(end);
-        model.told.sort();
-        prop_assert_eq!(told(&lab.take()), model.told);
+        detector.wait(end);
+        model.reported.sort();
+        prop_assert_eq!(reported(&detector.take()), model.reported);
     }
 
     #[test]
-    fn the_machine_finds_the_denials_that_the_model_finds(
+    fn the_detector_finds_the_denials_that_the_model_finds(
         steps in prop::collection::vec(
             (gap(), 0usize..4, 80u8..82, 0usize..3, prop::sample::select(vec![0, 50 * MS, S, S + 1])),
             0..60,
         ),
     ) {
         let hosts = [A, B, C, CLIENT];
-        let (mut lab, mut model, mut at) = (Lab::new(), Model::default(), 0);
+        let (mut detector, mut model, mut at) = (TestDetector::new(), Model::default(), 0);
         for (gap, prober, last, owner, delay) in steps {
             let (prober, ip) = (hosts[prober], ip(last));
             at += gap;
@@ -183,17 +183,17 @@ proptest! {
                 unicast: false,
                 has_sender_ip: false,
             };
-            lab.observe(at, Direction::Ingress, SEGMENT, ObservationBody::Probe(probe));
+            detector.observe(at, Direction::Ingress, SEGMENT, ObservationBody::Probe(probe));
             let reply = Claim {
                 ip,
-                ..answer_to_probe(prober, hosts[owner], at)
+                ..reply_to_probe(prober, hosts[owner], at)
             };
             at += delay;
             model.observe(time(at), &reply);
-            lab.see(at, reply);
+            detector.receive(at, reply);
         }
-        model.told.sort();
-        prop_assert_eq!(told(&lab.take()), model.told);
+        model.reported.sort();
+        prop_assert_eq!(reported(&detector.take()), model.reported);
     }
 
     #[test]
@@ -211,8 +211,8 @@ proptest! {
             })
             .collect();
         prop_assert_eq!(
-            told(&run(&claims, config)),
-            told(&run(&as_one, DetectConfig::default()))
+            reported(&run(&claims, config)),
+            reported(&run(&as_one, DetectConfig::default()))
         );
     }
 
@@ -237,24 +237,24 @@ proptest! {
     #[test]
     fn ticks_change_nothing(steps in steps(&[A, B, V]), every in 1..20 * S) {
         let claims = claims(&steps);
-        let mut lab = Lab::new();
+        let mut detector = TestDetector::new();
         let mut now = 0;
         for &(at, claim) in &claims {
             // Not more than a few between two frames: the gaps are long.
             for tick in 1..5 {
                 if now + tick * every < at {
-                    lab.wait(now + tick * every);
+                    detector.wait(now + tick * every);
                 }
             }
-            lab.see(at, claim);
+            detector.receive(at, claim);
             now = at;
         }
-        lab.wait(now + 10_000 * S);
-        prop_assert_eq!(lab.take(), run(&claims, DetectConfig::default()));
+        detector.wait(now + 10_000 * S);
+        prop_assert_eq!(detector.take(), run(&claims, DetectConfig::default()));
     }
 
     #[test]
-    fn a_claim_that_the_kernel_held_back_counts_as_if_it_had_been_seen(
+    fn a_claim_that_the_kernel_suppressed_counts_as_if_it_had_been_observed(
         steps in steps(&[A, B, C]),
         suppressed: u128,
     ) {
@@ -268,7 +268,7 @@ proptest! {
         let mut sparse: Vec<(u64, Claim)> = Vec::new();
         let mut carried = None;
         for (number, &(at, claim)) in claims.iter().enumerate() {
-            // An asker is carried only where both claims answer one request; so only the others.
+            // A requester is carried only where both claims reply to one request; so only the others.
             let last = number + 1 == claims.len();
             if suppressed >> number & 1 == 1 && carried.is_none() && !last && claim.reply.is_none() {
                 carried = Some((claim, at));
@@ -292,16 +292,16 @@ proptest! {
             ..DetectConfig::default()
         };
         let claims = claims(&steps);
-        let mut lab = Lab::with(config.clone());
+        let mut detector = TestDetector::with(config.clone());
         for (number, &(at, claim)) in claims.iter().enumerate() {
             if again >> number & 1 == 1 {
-                lab.reconfigure(at, config.clone());
+                detector.reconfigure(at, config.clone());
             }
-            lab.see(at, claim);
+            detector.receive(at, claim);
         }
         let end = claims.last().map_or(0, |&(at, _)| at);
-        lab.wait(end + 10_000 * S);
-        prop_assert_eq!(lab.take(), run(&claims, config));
+        detector.wait(end + 10_000 * S);
+        prop_assert_eq!(detector.take(), run(&claims, config));
     }
 
     #[test]
@@ -311,20 +311,20 @@ proptest! {
             ..DetectConfig::default()
         };
         let claims = claims(&steps);
-        let mut lab = Lab::new();
+        let mut detector = TestDetector::new();
         let since = since.min(claims.len());
         for &(at, claim) in &claims[..since] {
-            lab.see(at, claim);
+            detector.receive(at, claim);
         }
         let now = since.checked_sub(1).map_or(0, |last| claims[last].0);
-        lab.reconfigure(now, declared);
-        prop_assert_eq!(lab.detector.statistics().open_conflicts, 0);
-        lab.take();
+        detector.reconfigure(now, declared);
+        prop_assert_eq!(detector.inner.statistics().open_conflicts, 0);
+        detector.take();
         for &(at, claim) in &claims[since..] {
-            lab.see(at, claim);
+            detector.receive(at, claim);
         }
-        lab.wait(10_000_000 * S);
-        let kinds = lab.kinds();
+        detector.wait(10_000_000 * S);
+        let kinds = detector.kinds();
         prop_assert!(kinds.is_empty(), "{kinds:?}");
     }
 
@@ -340,19 +340,19 @@ proptest! {
     }
 }
 
-/// Anything that can be told to the machine.
+/// An input of the detector.
 #[derive(Clone, Debug)]
 enum Input {
-    See(u8, u8, bool, How),
+    Receive(u8, u8, bool, ClaimKind),
     Probe(u8, u8),
     Bogus(u8),
     Tick,
-    /// The host holds the addresses whose bit is set; the last one is a gateway, or a broadcast address.
+    /// This host has the addresses whose bit is set; the last one is a gateway, or a broadcast address.
     Learn(u8),
     /// Another configuration.
     Reconfigure(Box<DetectConfig>),
-    /// An ask, by number among those not answered, and who answers.
-    Answer(usize, u8),
+    /// A probe request, by number among those without replies, and the hosts that reply.
+    Replies(usize, u8),
 }
 
 /// How the clock goes on.
@@ -371,7 +371,7 @@ fn clock() -> impl Strategy<Value = Clock> {
     ]
 }
 
-/// All but the ignore list, under which conflicts come and go without a word.
+/// Without the ignore list, by which conflicts open and end without a finding.
 fn other_config() -> impl Strategy<Value = DetectConfig> {
     let sets = prop::collection::vec(prop::collection::vec(0u8..8, 2..4), 0..3);
     let numbers = (1usize..12, 2usize..9, 1usize..4, 1u64..120, 0u64..20);
@@ -400,15 +400,15 @@ fn other_config() -> impl Strategy<Value = DetectConfig> {
 }
 
 fn input() -> impl Strategy<Value = Input> {
-    let how = || prop::sample::select(&HOWS[..]);
+    let how = || prop::sample::select(&CLAIM_KINDS[..]);
     prop_oneof![
-        12 => (0u8..12, 0u8..6, any::<bool>(), how()).prop_map(|(mac, ip, out, how)| Input::See(mac, ip, out, how)),
+        12 => (0u8..12, 0u8..6, any::<bool>(), how()).prop_map(|(mac, ip, out, how)| Input::Receive(mac, ip, out, how)),
         1 => (0u8..12, 0u8..6).prop_map(|(mac, ip)| Input::Probe(mac, ip)),
         1 => (0u8..12).prop_map(Input::Bogus),
         2 => Just(Input::Tick),
         1 => any::<u8>().prop_map(Input::Learn),
         1 => other_config().prop_map(|config| Input::Reconfigure(Box::new(config))),
-        3 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(which, by)| Input::Answer(which.index(64), by)),
+        3 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(which, by)| Input::Replies(which.index(64), by)),
     ]
 }
 
@@ -430,14 +430,14 @@ fn place(number: u8) -> BindingKey {
 /// five seconds or more, and there are a few others.
 const MAX_DEADLINES: u64 = 11 * (600 / 5 + 30);
 
-/// A machine under any input, watched.
+/// A detector with any input, and checks after each.
 struct Chaos {
     detector: Detector,
     now: Timestamp,
-    asked: Timestamp,
-    asks: Vec<ProbeRequest>,
+    requested_at: Timestamp,
+    probe_requests: Vec<ProbeRequest>,
     findings: Vec<Finding>,
-    /// The addresses whose conflict was told and not ended.
+    /// The addresses whose conflict was reported and has not ended.
     open: BTreeSet<BindingKey>,
     max_bindings: usize,
 }
@@ -448,8 +448,8 @@ impl Chaos {
             max_bindings: config.max_bindings,
             detector: Detector::new(config),
             now: time(0),
-            asked: time(0),
-            asks: Vec::new(),
+            requested_at: time(0),
+            probe_requests: Vec::new(),
             findings: Vec::new(),
             open: BTreeSet::new(),
         }
@@ -471,7 +471,8 @@ impl Chaos {
             "{processed} deadlines processed for {input:?}"
         );
         self.check(&findings);
-        self.asks.extend(self.detector.take_probe_requests());
+        self.probe_requests
+            .extend(self.detector.take_probe_requests());
         self.findings.append(&mut findings);
     }
 
@@ -494,21 +495,21 @@ impl Chaos {
                 // What may not be forgotten may be more than the new bound, but becomes no more.
                 self.max_bindings = config.max_bindings.max(kept);
             }
-            Input::See(mac, ip, out, how) => {
+            Input::Receive(mac, ip, out, how) => {
                 let (mac, key) = (host_owner(mac), place(ip));
                 let claim = match how {
-                    How::Announces => announce(mac),
-                    How::AnnouncesByReply => announce_by_reply(mac),
-                    How::Courteous => courtesy(mac),
-                    How::Asks => after(answer(B, 7), 7, asking(mac)),
-                    How::Answers => {
-                        self.asked = at;
-                        answer_to_probe(HOST, mac, 7)
+                    ClaimKind::Announces => announce(mac),
+                    ClaimKind::AnnouncesByReply => announce_by_reply(mac),
+                    ClaimKind::AnnouncesByUnicast => unicast_announcement(mac),
+                    ClaimKind::Requests => after(reply_by(B, 7), 7, request_by(mac)),
+                    ClaimKind::Replies => {
+                        self.requested_at = at;
+                        reply_to_probe(HOST, mac, 7)
                     }
-                    How::AnswersToo => answer(mac, 7),
+                    ClaimKind::RepliesToo => reply_by(mac, 7),
                 };
                 let reply = claim.reply.map(|mut reply| {
-                    reply.request = Some(crate::RequestId(self.asked));
+                    reply.request = Some(crate::RequestId(self.requested_at));
                     reply
                 });
                 let direction = if out {
@@ -547,14 +548,15 @@ impl Chaos {
             }
             Input::Tick => self.detector.tick(at, findings),
             Input::Learn(bits) => self.detector.learn(facts(bits), at, findings),
-            Input::Answer(which, by) => {
-                if which < self.asks.len() {
-                    let ask = self.asks.swap_remove(which);
+            Input::Replies(which, by) => {
+                if which < self.probe_requests.len() {
+                    let probe_request = self.probe_requests.swap_remove(which);
                     let by: Vec<_> = (0..8)
                         .filter(|bit| by >> bit & 1 == 1)
                         .map(host_owner)
                         .collect();
-                    self.detector.record_replies(&ask, at, &by, findings);
+                    self.detector
+                        .record_replies(&probe_request, at, &by, findings);
                 } else {
                     self.detector.tick(at, findings);
                 }
@@ -612,11 +614,11 @@ impl Chaos {
 }
 
 fn facts(bits: u8) -> HostFacts {
-    let held = (0..5)
+    let claimed = (0..5)
         .filter(|bit| bits >> bit & 1 == 1)
         .map(|bit| (place(bit), HOST));
     HostFacts {
-        addresses: held.collect(),
+        addresses: claimed.collect(),
         macs: [HOST, HOST_TOO].into(),
         broadcasts: (bits >> 6 & 1 == 1).then(|| place(5)).into_iter().collect(),
         gateways: (bits >> 7 & 1 == 1).then(|| place(4)).into_iter().collect(),

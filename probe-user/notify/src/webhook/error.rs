@@ -46,14 +46,14 @@ pub enum WebhookError {
         /// The cause.
         source: reqwest::Error,
     },
-    /// The receiver refuses the message.
+    /// The receiver rejects the message.
     #[error("{host} answered {status}{excerpt}")]
     Status {
         /// The receiver.
         host: String,
         /// The status of the response.
         status: u16,
-        /// The beginning of the response, after a colon.
+        /// The start of the response, after a colon.
         excerpt: String,
     },
     /// The receiver redirects.

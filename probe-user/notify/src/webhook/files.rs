@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_sent_as_it_is_and_never_printed() {
+    fn token_is_sent_unchanged_and_never_printed() {
         let (_directory, path) = written("s3cret\n");
         let header = bearer(&path).unwrap();
         assert_eq!(header.as_bytes(), b"Bearer s3cret");

@@ -29,14 +29,14 @@ pub fn config(authorities: Option<(&Path, &[u8])>) -> Result<ClientConfig, Webho
             return Err(WebhookError::NoCertificate(path.to_owned()));
         }
     } else {
-        // One that cannot be parsed does not matter.
+        // Certificates that cannot be parsed are skipped.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
             let mozilla = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned();
             roots.add_parsable_certificates(mozilla);
         }
     }
-    // A provider that is installed for the process does not matter.
+    // The provider is passed explicitly, independent of a process-wide one.
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     Ok(builder
         .with_safe_default_protocol_versions()
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_always_roots() {
+    fn trust_store_always_contains_roots() {
         assert!(config(None).is_ok());
         assert!(webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() > 50);
     }

@@ -1,4 +1,4 @@
-//! Judging in the large; each kind of finding is in the corpus.
+//! Evaluation at scale; each kind of finding is in the corpus.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ fn pools(number: usize, range: impl Fn(usize) -> String) -> String {
     text
 }
 
-fn judged(text: &str, plan: &str, most: usize) -> (PoolInventory, PoolsVerdict) {
+fn evaluated(text: &str, plan: &str, limit: usize) -> (PoolInventory, PoolsEvaluation) {
     let mut inventory = PoolInventory::default();
     manifest::read(&mut inventory, "one", "one.yaml", text);
     let plan = match plan {
@@ -27,12 +27,12 @@ fn judged(text: &str, plan: &str, most: usize) -> (PoolInventory, PoolsVerdict) 
         plan => AddressPlan::read(&mut inventory, "plan.yaml", plan),
     };
     assert_eq!(inventory.unread, []);
-    let verdict = check_pools(&inventory, &plan, most);
-    (inventory, verdict)
+    let evaluation = check_pools(&inventory, &plan, limit);
+    (inventory, evaluation)
 }
 
-fn number(inventory: &PoolInventory, verdict: &PoolsVerdict, code: PoolFindingCode) -> usize {
-    let findings = verdict.findings.iter();
+fn number(inventory: &PoolInventory, evaluation: &PoolsEvaluation, code: PoolFindingCode) -> usize {
+    let findings = evaluation.findings.iter();
     findings.filter(|one| one.code(inventory) == code).count()
 }
 
@@ -43,58 +43,58 @@ fn thousands_of_pools_that_do_not_touch_are_fine() {
         let (high, low) = (index / 256, index % 256);
         format!("10.{high}.{low}.1-10.{high}.{low}.254")
     });
-    let (_, verdict) = judged(&(text + all), "", 10);
-    assert_eq!(verdict.findings, []);
-    assert_eq!(verdict.more, 0);
+    let (_, evaluation) = evaluated(&(text + all), "", 10);
+    assert_eq!(evaluation.findings, []);
+    assert_eq!(evaluation.more, 0);
 }
 
 #[test]
-fn of_too_many_overlaps_some_are_told_and_the_others_counted() {
-    let (inventory, verdict) = judged(&pools(2000, |_| "10.0.0.1-10.0.0.9".into()), "", 7);
+fn overlaps_beyond_the_limit_are_counted() {
+    let (inventory, evaluation) = evaluated(&pools(2000, |_| "10.0.0.1-10.0.0.9".into()), "", 7);
     assert_eq!(
-        number(&inventory, &verdict, PoolFindingCode::PoolOverlap),
+        number(&inventory, &evaluation, PoolFindingCode::PoolOverlap),
         7
     );
-    assert_eq!(verdict.more, 2000 * 1999 / 2 - 7);
-    assert!(verdict.has_level(&inventory, PoolFindingLevel::Error));
+    assert_eq!(evaluation.more, 2000 * 1999 / 2 - 7);
+    assert!(evaluation.has_level(&inventory, PoolFindingLevel::Error));
 }
 
 #[test]
-fn overlaps_that_are_not_told_still_make_it_an_error() {
+fn unlisted_overlaps_still_make_the_result_an_error() {
     let text = pools(2, |_| "10.0.0.1-10.0.0.9".into());
-    let (inventory, verdict) = judged(&text, "", 0);
+    let (inventory, evaluation) = evaluated(&text, "", 0);
     assert_eq!(
-        number(&inventory, &verdict, PoolFindingCode::PoolOverlap),
+        number(&inventory, &evaluation, PoolFindingCode::PoolOverlap),
         0
     );
-    assert!(verdict.has_level(&inventory, PoolFindingLevel::Error));
+    assert!(evaluation.has_level(&inventory, PoolFindingLevel::Error));
 }
 
 #[test]
-fn everything_there_is_costs_what_one_address_does() {
+fn evaluation_of_the_whole_address_space_is_cheap() {
     let text = pools(1, |_| "0.0.0.0/0, '::/0', 10.0.0.0/8".into());
-    let (inventory, verdict) = judged(&text, "{dhcp: ['::/1', 10.0.0.1]}", 10);
+    let (inventory, evaluation) = evaluated(&text, "{dhcp: ['::/1', 10.0.0.1]}", 10);
     assert_eq!(
-        number(&inventory, &verdict, PoolFindingCode::RangeOverlap),
+        number(&inventory, &evaluation, PoolFindingCode::RangeOverlap),
         1
     );
     assert_eq!(
-        number(&inventory, &verdict, PoolFindingCode::ReservedOverlap),
+        number(&inventory, &evaluation, PoolFindingCode::ReservedOverlap),
         3
     );
 }
 
 #[test]
-fn findings_come_in_the_order_of_their_places() {
+fn findings_are_sorted_by_location() {
     let text = pools(20, |index| {
         format!("10.0.0.{}/31, 10.0.0.{index}", 40 - index)
     });
-    let (inventory, verdict) = judged(&text, "", 100);
-    let places: Vec<_> = verdict
+    let (inventory, evaluation) = evaluated(&text, "", 100);
+    let locations: Vec<_> = evaluation
         .findings
         .iter()
         .map(|finding| finding.locations(&inventory, &AddressPlan::default()).0)
         .collect();
-    assert!(places.is_sorted(), "{places:?}");
-    assert!(places.len() > 40);
+    assert!(locations.is_sorted(), "{locations:?}");
+    assert!(locations.len() > 40);
 }

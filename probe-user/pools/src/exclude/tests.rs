@@ -1,4 +1,4 @@
-//! Pools without an address, and that nothing else of them changes.
+//! Excluding addresses changes nothing else in a pool.
 
 use std::fmt::Write as _;
 
@@ -47,7 +47,7 @@ fn only(text: &str, wanted: &str) -> String {
 }
 
 #[test]
-fn the_manifest_comes_back_with_other_addresses() {
+fn manifest_is_rewritten_with_new_ranges_only() {
     let expected = "\
 apiVersion: metallb.io/v1beta1
 kind: IPAddressPool
@@ -80,7 +80,7 @@ spec:
 }
 
 #[test]
-fn ranges_and_ipv6_are_taken_out_as_well() {
+fn ranges_and_ipv6_addresses_are_excluded() {
     let written = only(POOL, "192.0.2.128-192.0.2.255");
     assert!(
         written.contains("\n  - 192.0.2.0/25\n  - \"2001"),
@@ -100,7 +100,7 @@ fn only_pools_that_have_it_are_printed() {
     let both = format!("{POOL}---\n{other}---\nkind: Service\n---\na: [\n");
     let excluded = exclude(&both, interval("198.51.100.7")).unwrap();
     assert_eq!(excluded.manifests.len(), 1);
-    assert_eq!(excluded.broken.len(), 1);
+    assert_eq!(excluded.invalid.len(), 1);
     let excluded = exclude(&both, interval("192.0.2.0-198.51.100.7")).unwrap();
     assert_eq!(excluded.manifests.len(), 2);
     assert_eq!(excluded.not_in_pools, [interval("192.0.3.0-198.51.99.255")]);
@@ -118,11 +118,11 @@ fn a_pool_in_a_list_comes_out_of_it() {
 }
 
 #[test]
-fn an_address_in_no_pool_and_a_pool_without_others_are_errors() {
+fn address_outside_all_pools_and_last_address_of_a_pool_are_errors() {
     let error = exclude(POOL, interval("203.0.113.1")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "203.0.113.1 is in no IPAddressPool, AddressPool or CiliumLoadBalancerIPPool there"
+        "203.0.113.1 is in no IPAddressPool, AddressPool or CiliumLoadBalancerIPPool of the file"
     );
     let one = POOL.replace(", '2001:db8::/126'", "");
     let error = exclude(&one, interval("192.0.0.0/16")).unwrap_err();
@@ -130,7 +130,7 @@ fn an_address_in_no_pool_and_a_pool_without_others_are_errors() {
 }
 
 #[test]
-fn a_pool_that_grows_by_aliases_is_refused() {
+fn pool_expanded_by_aliases_is_rejected() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..9 {
         let below = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -145,7 +145,7 @@ fn a_pool_that_grows_by_aliases_is_refused() {
 }
 
 #[test]
-fn a_long_text_that_many_aliases_repeat_is_refused() {
+fn long_text_repeated_by_aliases_is_rejected() {
     let long = "x".repeat(1 << 20);
     let too_large = ExcludeError::TooLarge("first".to_owned());
     let many = vec!["*s"; 20_000].join(", ");
@@ -156,7 +156,7 @@ fn a_long_text_that_many_aliases_repeat_is_refused() {
     let mapped = format!("{POOL}a: &s {long}\nb: {{{}}}\n", keys.join(", "));
     let error = exclude(&mapped, interval("192.0.2.9")).unwrap_err();
     assert_eq!(error, too_large);
-    // No manifest is too long, and all of them are.
+    // Each manifest is within the limit, and their sum exceeds it.
     let items = vec!["- *p"; 20_000].join("\n");
     let pools = format!(
         "x: &p {{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, metadata: {{name: first}}, \
@@ -170,19 +170,19 @@ fn a_long_text_that_many_aliases_repeat_is_refused() {
 }
 
 #[test]
-fn what_is_too_much_to_be_read_is_not_split_either() {
+fn oversized_manifest_is_not_split() {
     let long = "x".repeat(1 << 20);
     let many = vec!["*s"; 20_000].join(", ");
     let text = format!("x: &s {long}\n{POOL}").replace("[192", &format!("[{many}, 192"));
     let excluded = exclude(&text, interval("192.0.2.9")).unwrap();
     assert_eq!(excluded.manifests, [""; 0]);
     let errors: Vec<_> = excluded
-        .broken
+        .invalid
         .into_iter()
         .map(|(_, error)| error)
         .collect();
-    assert_eq!(errors, [ManifestError::TooMany]);
-    // Of a few hundred bytes each, documents with more broken objects than there is room for.
+    assert_eq!(errors, [ManifestError::LimitExceeded]);
+    // Documents of a few hundred bytes each, with more invalid objects than the limit.
     let mut document = "x0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..6 {
         let below = vec![format!("*l{}", level - 1); 10].join(", ");
@@ -196,11 +196,11 @@ fn what_is_too_much_to_be_read_is_not_split_either() {
     document += "y: IPAddressPool\nkind: List\nitems: [*l5]\n---\n";
     let excluded = exclude(&document.repeat(50), interval("192.0.2.9")).unwrap();
     let errors: Vec<_> = excluded
-        .broken
+        .invalid
         .into_iter()
         .map(|(_, error)| error)
         .collect();
-    assert_eq!(errors, [ManifestError::TooMany]);
+    assert_eq!(errors, [ManifestError::LimitExceeded]);
 }
 
 const BLUE: &str = "\
@@ -239,10 +239,10 @@ spec:
       color: blue
 ";
     assert_eq!(split, expected, "\n{split}");
-    let again = only(&split, "198.51.100.4-198.51.100.9");
+    let duplicate = only(&split, "198.51.100.4-198.51.100.9");
     assert!(
-        again.contains("- start: 198.51.100.1\n    stop: 198.51.100.3\n  - start: 203"),
-        "{again}"
+        duplicate.contains("- start: 198.51.100.1\n    stop: 198.51.100.3\n  - start: 203"),
+        "{duplicate}"
     );
     let single = only(BLUE, "203.0.113.7");
     assert!(!single.contains("203.0.113"), "{single}");
@@ -254,7 +254,7 @@ spec:
 }
 
 #[test]
-fn ends_that_cilium_keeps_back_are_not_handed_out_for_that() {
+fn first_and_last_address_reserved_by_cilium_stay_reserved() {
     let keeps = format!("{BLUE}  allowFirstLastIPs: \"No\"\n");
     let split = only(&keeps, "192.0.2.5");
     assert!(
@@ -263,14 +263,14 @@ fn ends_that_cilium_keeps_back_are_not_handed_out_for_that() {
         ),
         "{split}"
     );
-    // Of ranges it keeps nothing back.
+    // In ranges it reserves nothing.
     let split = only(&keeps, "198.51.100.4");
     assert!(split.contains("- start: 198.51.100.1\n"), "{split}");
     assert!(split.contains("- cidr: 192.0.2.0/28\n"), "{split}");
 }
 
 #[test]
-fn what_cannot_be_written_is_said_with_what_to_do() {
+fn unwritable_pool_is_reported_with_a_fix() {
     let old = "apiVersion: cilium.io/v2alpha1\nkind: CiliumLoadBalancerIPPool\n\
                metadata: {name: old}\nspec: {cidrs: [{cidr: 192.0.2.0/28}]}\n";
     let error = exclude(old, interval("192.0.2.1")).unwrap_err();
@@ -289,15 +289,15 @@ fn what_cannot_be_written_is_said_with_what_to_do() {
     let excluded = exclude(&twice, interval("192.0.2.9")).unwrap();
     assert_eq!(excluded.manifests, [""; 0]);
     assert!(
-        excluded.broken[0]
+        excluded.invalid[0]
             .1
             .to_string()
-            .contains("\"addresses\" is there twice")
+            .contains("duplicate key \"addresses\"")
     );
 }
 
 #[test]
-fn addresses_that_are_merged_in_are_not_said_to_be_gone() {
+fn addresses_from_a_merge_are_not_reported_as_removed() {
     let merged = "a: &a {addresses: [192.0.2.0/28]}\napiVersion: metallb.io/v1beta1\n\
                   kind: IPAddressPool\nmetadata: {name: m}\nspec: {<<: *a}\n";
     let error = exclude(merged, interval("192.0.2.1")).unwrap_err();
@@ -309,7 +309,7 @@ fn addresses_that_are_merged_in_are_not_said_to_be_gone() {
 }
 
 #[test]
-fn what_a_list_says_for_its_items_is_written_with_each() {
+fn kind_of_a_typed_list_is_written_with_each_item() {
     let list = "kind: AddressPoolList\napiVersion: metallb.io/v1beta1\nitems:\n\
                 - {metadata: {name: a}, spec: {addresses: [192.0.2.0/31, [x]], protocol: layer2}}\n";
     assert_eq!(
@@ -320,7 +320,7 @@ fn what_a_list_says_for_its_items_is_written_with_each() {
 }
 
 #[test]
-fn nothing_that_a_terminal_obeys_comes_out() {
+fn no_control_characters_in_the_output() {
     let hostile = POOL.replace("note: 'yes'", "note: \"a\\e[31m\\x9b2J\\x7f\\x85\\n\"");
     let written = only(&hostile, "192.0.2.9");
     assert!(
@@ -340,7 +340,7 @@ fn nothing_that_a_terminal_obeys_comes_out() {
 
 proptest! {
     #[test]
-    fn what_is_left_and_what_was_taken_are_the_pool(
+    fn remaining_and_excluded_addresses_make_up_the_pool(
         pool in prop::collection::vec((any::<u8>(), any::<u8>()), 1..6),
         out in (any::<u8>(), any::<u8>()),
     ) {
@@ -363,10 +363,10 @@ proptest! {
                 manifest::read(&mut inventory, "c", "f", &excluded.manifests[0]);
                 let left = inventory.pools[0].ranges.iter().map(|range| range.interval).collect();
                 prop_assert_eq!(merged(left), expected);
-                let taken = FamilyCounts::of(vec![wanted]).v4 - FamilyCounts::of(excluded.not_in_pools).v4;
+                let excluded = FamilyCounts::of(vec![wanted]).v4 - FamilyCounts::of(excluded.not_in_pools).v4;
                 let before = FamilyCounts::of(all).v4;
                 let after = FamilyCounts::of(merged(inventory.pools[0].ranges.iter().map(|range| range.interval).collect())).v4;
-                prop_assert_eq!(before - after, taken);
+                prop_assert_eq!(before - after, excluded);
             }
             Err(ExcludeError::NotInPools(_)) => prop_assert_eq!(merged(all), expected),
             Err(ExcludeError::NothingLeft(_)) => prop_assert_eq!(expected, []),

@@ -1,13 +1,13 @@
-//! Addresses to which more are added one by one.
+//! A set of addresses that grows by intervals.
 
 use std::collections::BTreeMap;
 
 use super::{Interval, IpFamily, subtract};
 
-/// A set of addresses.
+/// A set of addresses, stored as intervals.
 #[derive(Clone, Debug, Default)]
 pub struct IntervalSet {
-    /// By their last addresses: no two have an address in common, or are neighbours.
+    /// The intervals by their last addresses. They neither overlap nor touch.
     by_end: BTreeMap<(IpFamily, u128), Interval>,
 }
 
@@ -31,8 +31,8 @@ impl IntervalSet {
 
     /// The parts of an interval that are not in it.
     pub fn subtract(&self, interval: Interval) -> Vec<Interval> {
-        let begins = (interval.family, interval.first);
-        let near = self.by_end.range(begins..).map(|(_, &near)| near);
+        let start = (interval.family, interval.first);
+        let near = self.by_end.range(start..).map(|(_, &near)| near);
         let near = near.take_while(|near| interval.common(near).is_some());
         subtract(interval, &near.collect::<Vec<_>>())
     }
@@ -54,7 +54,7 @@ mod tests {
             asked in (0..60_u8, 0..30_u8, any::<bool>()),
         ) {
             let interval = |(first, more, six): (u8, u8, bool)| {
-                // Both ends of all addresses are among them.
+                // The first and last addresses of both families are included.
                 let [first, last] = [first, first + more].map(|number| if six {
                     Ipv6Addr::from(u128::from(number).wrapping_sub(30)).into()
                 } else {

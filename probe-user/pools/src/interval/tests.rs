@@ -1,4 +1,4 @@
-//! Arithmetic by ends, held against a universe small enough to look at each address.
+//! Tests of interval arithmetic against sets of single addresses in a small universe.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ fn interval(text: &str) -> Interval {
     Interval::parse(text).unwrap().0
 }
 
-/// All addresses of a universe around 192.0.2.0/24 that an interval has, one by one.
+/// All addresses of an interval in a universe around 192.0.2.0/24.
 fn enumerated(interval: Interval) -> Vec<u128> {
     let base = u128::from(u32::from(Ipv4Addr::new(192, 0, 0, 0)));
     let universe = base..base + 1024;
@@ -16,7 +16,7 @@ fn enumerated(interval: Interval) -> Vec<u128> {
     universe.filter(is_in).collect()
 }
 
-/// Intervals of that universe.
+/// Arbitrary intervals of that universe.
 fn any_interval() -> impl Strategy<Value = Interval> {
     (0..1024_u32, 0..300_u32).prop_map(|(first, more)| {
         let base = u32::from(Ipv4Addr::new(192, 0, 0, 0));
@@ -27,8 +27,8 @@ fn any_interval() -> impl Strategy<Value = Interval> {
 }
 
 #[test]
-fn every_way_to_write_a_range_is_read() {
-    for (text, first, last, form) in [
+fn every_range_notation_is_parsed() {
+    for (text, first, last, notation) in [
         (
             "192.0.2.0/24",
             "192.0.2.0",
@@ -93,30 +93,30 @@ fn every_way_to_write_a_range_is_read() {
         let (read, written) = Interval::parse(text).unwrap();
         assert_eq!(read.first().to_string(), first, "{text}");
         assert_eq!(read.last().to_string(), last, "{text}");
-        assert_eq!(written, form, "{text}");
+        assert_eq!(written, notation, "{text}");
     }
 }
 
 #[test]
-fn what_is_no_range_says_why() {
+fn invalid_range_is_reported_with_a_reason() {
     for (text, why) in [
-        ("", "\"\" is no IP address"),
-        ("192.0.2.0.1/24", "is no IP address"),
-        ("192.000.2.1", "is no IP address"),
-        ("192.0.2.0/33", "goes from 0 to 32"),
-        ("192.0.2.0/+24", "goes from 0 to 32"),
-        ("192.0.2.0/", "goes from 0 to 32"),
-        ("192.0.2.0/255.255.255.0", "goes from 0 to 32"),
-        ("2001:db8::/129", "goes from 0 to 128"),
+        ("", "\"\" is not an IP address"),
+        ("192.0.2.0.1/24", "is not an IP address"),
+        ("192.000.2.1", "is not an IP address"),
+        ("192.0.2.0/33", "must be from 0 to 32"),
+        ("192.0.2.0/+24", "must be from 0 to 32"),
+        ("192.0.2.0/", "must be from 0 to 32"),
+        ("192.0.2.0/255.255.255.0", "must be from 0 to 32"),
+        ("2001:db8::/129", "must be from 0 to 128"),
         (
             "192.0.2.9-192.0.2.1",
-            "turned round it is 192.0.2.1-192.0.2.9",
+            "in the right order it is 192.0.2.1-192.0.2.9",
         ),
         ("192.0.2.1-2001:db8::1", "mixes IPv4 and IPv6"),
-        ("192.0.2.1-", "\"\" is no IP address"),
-        ("192.0.2.1-9", "\"9\" is no IP address"),
-        ("192.0.2.0/24-192.0.2.9", "is no IP address"),
-        ("fe80::1%eth0/64", "is no IP address"),
+        ("192.0.2.1-", "\"\" is not an IP address"),
+        ("192.0.2.1-9", "\"9\" is not an IP address"),
+        ("192.0.2.0/24-192.0.2.9", "is not an IP address"),
+        ("fe80::1%eth0/64", "is not an IP address"),
     ] {
         let error = Interval::parse(text).unwrap_err().to_string();
         assert!(error.contains(why), "{text}: {error}");
@@ -145,7 +145,7 @@ fn the_ends_of_both_families_are_reached() {
 }
 
 #[test]
-fn families_never_meet() {
+fn address_families_are_disjoint() {
     let (four, six) = (interval("0.0.0.0/0"), interval("::/0"));
     assert_eq!(four.common(&six), None);
     assert!(!six.contains(&four));
@@ -156,14 +156,14 @@ fn families_never_meet() {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_back(one in any_interval()) {
-        let (read, form) = Interval::parse(&one.to_string()).unwrap();
+    fn written_range_round_trips(one in any_interval()) {
+        let (read, notation) = Interval::parse(&one.to_string()).unwrap();
         prop_assert_eq!(read, one);
-        prop_assert!(matches!(form, RangeNotation::Cidr | RangeNotation::Range));
+        prop_assert!(matches!(notation, RangeNotation::Cidr | RangeNotation::Range));
     }
 
     #[test]
-    fn any_two_ends_of_ipv6_read_back(one: u128, other: u128) {
+    fn any_ipv6_range_round_trips(one: u128, other: u128) {
         let (first, last) = (one.min(other), one.max(other));
         let address = |number| IpAddr::from(Ipv6Addr::from(number)).to_canonical();
         if let Ok(range) = Interval::new(address(first), address(last)) {
@@ -184,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn merging_and_what_is_outside_are_those_of_sets(
+    fn merge_and_subtract_match_set_operations(
         many in prop::collection::vec(any_interval(), 0..12),
         one in any_interval(),
     ) {
@@ -194,7 +194,7 @@ proptest! {
         all.dedup();
         let merged: Vec<_> = together.iter().copied().flat_map(enumerated).collect();
         prop_assert_eq!(&merged, &all);
-        // The fewest: between two there is always an address that is in none.
+        // Minimal: between two intervals there is always an address in none.
         prop_assert!(together.windows(2).all(|pair| pair[0].last + 1 < pair[1].first));
         let rest: Vec<_> = enumerated(one).into_iter().filter(|number| !all.contains(number)).collect();
         let out: Vec<_> = subtract(one, &together).into_iter().flat_map(enumerated).collect();

@@ -1,11 +1,11 @@
-//! The objects of a document: each says what it is, or the list that it is in says it for all.
+//! Collects the objects of a document. Each has an API version and kind, or inherits them from its list.
 
 use super::super::{
     model::{ManifestError, PoolKind},
     yaml::{ManifestYamlError, YamlDocument, YamlMark, YamlValue},
 };
 
-/// The kinds of resources that are read.
+/// The resource kinds that are read.
 const KNOWN_KINDS: [&str; 5] = [
     "IPAddressPool",
     "AddressPool",
@@ -13,15 +13,15 @@ const KNOWN_KINDS: [&str; 5] = [
     "BGPAdvertisement",
     "CiliumLoadBalancerIPPool",
 ];
-/// Lists in lists in lists are followed this deep.
+/// Maximum depth of nested lists.
 const MAX_LIST_DEPTH: usize = 8;
-/// Of a document, so many objects are looked at: by aliases a small one could have any number.
+/// Maximum number of objects per document: with aliases a small document could have any number.
 pub(super) const MAX_OBJECTS: usize = 200_000;
 
-/// An object, and what it is: in a list of one kind, the list may say it for all.
+/// An object with its API version and kind, which a typed list may declare for all items.
 #[derive(Clone, Copy, Debug)]
 pub struct ManifestObject<'a> {
-    /// All of it.
+    /// The whole object.
     pub value: YamlValue<'a>,
     /// `metallb.io/v1beta1`.
     pub api_version: &'a str,
@@ -39,7 +39,7 @@ impl<'a> ManifestObject<'a> {
         group
     }
 
-    /// What makes a pool of it, if it is a resource that is a pool.
+    /// The kind of pool that it defines, if it is a pool resource.
     pub fn pool_kind(self) -> Option<PoolKind> {
         match (self.group(), self.kind) {
             ("metallb.io", "IPAddressPool") => Some(PoolKind::IpAddressPool),
@@ -49,7 +49,7 @@ impl<'a> ManifestObject<'a> {
         }
     }
 
-    /// Whether it is a resource that is read; `ConfigMap`s have names that say nothing of pools.
+    /// Whether it is a resource that is read. `ConfigMap`s are not recognised by their kind.
     pub fn is_known_kind(self) -> bool {
         self.pool_kind().is_some()
             || matches!(
@@ -59,14 +59,14 @@ impl<'a> ManifestObject<'a> {
     }
 }
 
-/// The objects of a document: itself, or the items of a list, and of lists in it.
+/// The objects of a document: the document itself, or the items of a list and of nested lists.
 #[derive(Debug, Default)]
 pub struct ManifestObjects<'a> {
-    /// Those that can be told.
+    /// The identified objects.
     pub found: Vec<ManifestObject<'a>>,
-    /// What should be objects, and where.
+    /// The invalid entries, with their locations.
     pub unread: Vec<(YamlMark, ManifestError)>,
-    seen: usize,
+    visited: usize,
 }
 
 impl<'a> ManifestObjects<'a> {
@@ -76,20 +76,20 @@ impl<'a> ManifestObjects<'a> {
         let root = document.root();
         let mut items = root.items().into_iter().flatten();
         if items.any(|item| item.get("kind").is_some()) {
-            // Nobody applies a JSON array of objects, and it looks as if it were one of manifests.
+            // kubectl does not accept an array of objects.
             let expected = "an object; a list of objects is one of kind List, with items";
-            objects.record_shape_error(root, "the document", expected);
+            objects.record_value_error(root, "the document", expected);
         } else {
             objects.collect(root, None, 0);
         }
         objects
     }
 
-    /// An object, or a list of them; in a list of one kind, API version and kind are known before.
+    /// Collects an object or the items of a list. In a typed list, `known` is their API version and kind.
     fn collect(&mut self, value: YamlValue<'a>, known: Option<(&'a str, &'a str)>, depth: usize) {
-        self.seen += 1;
-        if self.seen > MAX_OBJECTS {
-            if self.seen == MAX_OBJECTS + 1 {
+        self.visited += 1;
+        if self.visited > MAX_OBJECTS {
+            if self.visited == MAX_OBJECTS + 1 {
                 let error = ManifestYamlError::TooLarge;
                 self.unread.push((value.mark(), error.into()));
             }
@@ -98,7 +98,7 @@ impl<'a> ManifestObjects<'a> {
         for key in ["kind", "apiVersion"] {
             let said = value.get(key).filter(|said| !said.is_null());
             if let Some(said) = said.filter(|said| said.text().is_none()) {
-                return self.record_shape_error(said, key, "text");
+                return self.record_value_error(said, key, "text");
             }
         }
         let text = |key| value.get(key).and_then(YamlValue::text);
@@ -111,10 +111,10 @@ impl<'a> ManifestObjects<'a> {
         let items = value.get("items").filter(|items| !items.is_null());
         let (Some(items), Some(of)) = (items, object.kind.strip_suffix("List")) else {
             if depth > 0 && object.kind.is_empty() {
-                self.record_shape_error(value, "an item of a list", "an object with a kind");
+                self.record_value_error(value, "an item of a list", "an object with a kind");
             } else if KNOWN_KINDS.contains(&object.kind) && object.api_version.is_empty() {
-                let expected = "said: metallb.io/v1beta1, or cilium.io/v2";
-                self.record_shape_error(value, "apiVersion", expected);
+                let expected = "set: metallb.io/v1beta1, or cilium.io/v2";
+                self.record_value_error(value, "apiVersion", expected);
             } else {
                 self.found.push(object);
             }
@@ -124,24 +124,24 @@ impl<'a> ManifestObjects<'a> {
         let list = ManifestObject { kind: of, ..object };
         match items.items() {
             None if of.is_empty() || list.is_known_kind() => {
-                self.record_shape_error(items, "items", "a list");
+                self.record_value_error(items, "items", "a list");
             }
-            // Something else, of a kind that ends in List.
+            // An unrelated object whose kind ends in List.
             None => self.found.push(object),
             Some(_) if depth == MAX_LIST_DEPTH => {
-                self.record_shape_error(value, "a list in lists in lists", "nested less deeply");
+                self.record_value_error(value, "a list in lists in lists", "nested less deeply");
             }
             Some(items) => items.for_each(|item| self.collect(item, known, depth + 1)),
         }
     }
 
-    fn record_shape_error(
+    fn record_value_error(
         &mut self,
         value: YamlValue<'a>,
         field: &'static str,
         expected: &'static str,
     ) {
-        let error = ManifestError::Shape { field, expected };
+        let error = ManifestError::UnexpectedValue { field, expected };
         self.unread.push((value.mark(), error));
     }
 }

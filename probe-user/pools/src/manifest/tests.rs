@@ -1,4 +1,4 @@
-//! What counts as an object, and what is said of what does not. What is in objects is in the corpus.
+//! Recognition of objects, and the errors for invalid ones. The contents of objects are tested by the corpus.
 
 use std::fmt::Write as _;
 
@@ -18,8 +18,8 @@ fn pools(text: &str) -> Vec<String> {
 
 fn unread(text: &str) -> Vec<String> {
     let unread = inventory(text).unread.into_iter();
-    let told = unread.map(|unread| format!("{}: {}", unread.mark.unwrap().line, unread.error));
-    told.collect()
+    let messages = unread.map(|unread| format!("{}: {}", unread.mark.unwrap().line, unread.error));
+    messages.collect()
 }
 
 fn pool(name: &str) -> String {
@@ -41,13 +41,13 @@ fn a_list_in_a_list_is_read() {
 }
 
 #[test]
-fn in_a_list_of_one_kind_the_items_need_not_say_it() {
+fn items_inherit_kind_from_a_typed_list() {
     let text = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPoolList\nitems:\n\
                 - {metadata: {name: a}, spec: {addresses: [192.0.2.0/24]}}\n\
                 - {kind: Service, apiVersion: v1, metadata: {name: b}}\n";
     assert_eq!(pools(text), ["a"]);
     assert_eq!(unread(text), [""; 0]);
-    // In other lists nobody knows.
+    // In an untyped list the kind is unknown.
     let text = format!(
         "kind: List\nitems:\n- {}\n- {{metadata: {{name: b}}}}\n",
         pool("a")
@@ -60,19 +60,19 @@ fn in_a_list_of_one_kind_the_items_need_not_say_it() {
 }
 
 #[test]
-fn what_looks_like_objects_and_is_none_is_told() {
+fn invalid_object_is_reported() {
     let array = format!("[{}]", pool("a"));
     assert_eq!(pools(&array), [""; 0]);
     assert!(unread(&array)[0].contains("kind List"));
     let items = "kind: IPAddressPoolList\napiVersion: metallb.io/v1beta1\nitems: {a: b}\n";
     assert_eq!(unread(items), ["3: items is not a list"]);
-    // A playbook is a list as well, and has its objects elsewhere.
+    // A playbook is a list as well, without objects in it.
     let playbook = format!("- name: pools\n  k8s: {{definition: {}}}\n", pool("a"));
     assert_eq!(unread(&playbook), [""; 0]);
 }
 
 #[test]
-fn a_part_of_another_shape_is_no_default() {
+fn wrongly_typed_field_does_not_become_a_default() {
     let object = |metadata: &str, spec: &str| {
         let text = format!(
             "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {metadata}\nspec: {spec}\n"
@@ -81,7 +81,7 @@ fn a_part_of_another_shape_is_no_default() {
     };
     let fine = "{name: a}";
     assert_eq!(object(fine, "{avoidBuggyIPs: yes, autoAssign: }"), [""; 0]);
-    for (metadata, spec, told) in [
+    for (metadata, spec, messages) in [
         ("[1]", "{}", "3: metadata is not a mapping"),
         (
             fine,
@@ -94,14 +94,14 @@ fn a_part_of_another_shape_is_no_default() {
             "4: autoAssign is not true or false, without quotes",
         ),
     ] {
-        assert_eq!(object(metadata, spec), [told]);
+        assert_eq!(object(metadata, spec), [messages]);
     }
     assert_eq!(
         unread("kind: [IPAddressPool]\napiVersion: metallb.io/v1beta1\n"),
         ["1: kind is not text"]
     );
-    assert!(unread("kind: IPAddressPool\n")[0].contains("apiVersion is not said"));
-    // Whoever else has such a kind.
+    assert!(unread("kind: IPAddressPool\n")[0].contains("apiVersion is not set"));
+    // The same kind in another API group.
     assert_eq!(
         unread("kind: AddressPool\napiVersion: example.org/v1\n"),
         [""; 0]
@@ -109,7 +109,7 @@ fn a_part_of_another_shape_is_no_default() {
 }
 
 #[test]
-fn lists_that_hold_themselves_or_far_too_much_come_to_an_end() {
+fn recursive_and_oversized_lists_are_bounded() {
     let text = format!("&a {{kind: List, items: [{}, *a]}}", pool("a"));
     assert!(unread(&text)[0].contains("nested less deeply"), "{text}");
 
@@ -129,7 +129,7 @@ fn lists_that_hold_themselves_or_far_too_much_come_to_an_end() {
 }
 
 #[test]
-fn what_many_objects_share_does_not_grow_with_them() {
+fn data_shared_by_objects_is_stored_once() {
     let labels: Vec<_> = (0..20_000).map(|number| format!("l{number}: x")).collect();
     let wrong = vec!["[x]"; 20_000].join(", ");
     let mut text = format!(
@@ -147,18 +147,18 @@ fn what_many_objects_share_does_not_grow_with_them() {
     let inventory = inventory(&text);
     assert!(inventory.pools.len() < 60, "{}", inventory.pools.len());
     let last = inventory.unread.last().unwrap();
-    assert_eq!(last.error, ManifestError::TooMany);
+    assert_eq!(last.error, ManifestError::LimitExceeded);
 }
 
-/// How much text was copied.
+/// The number of bytes of copied text.
 fn text_of(inventory: &PoolInventory) -> usize {
     let of_pool = |pool: &Pool| {
         let labels = pool.labels.iter();
         let labels = labels.map(|(key, value)| key.len() + value.len());
         let ranges = pool.ranges.iter().map(|range| range.text.len());
-        let faults = pool.faults.iter().map(|fault| fault.text.len());
+        let invalid_ranges = pool.invalid_ranges.iter().map(|range| range.text.len());
         let namespace = pool.namespace.as_ref().map_or(0, String::len);
-        let lists = labels.chain(ranges).chain(faults).sum::<usize>();
+        let lists = labels.chain(ranges).chain(invalid_ranges).sum::<usize>();
         pool.name.len() + namespace + lists
     };
     let of_advertisement = |advertisement: &Advertisement| {
@@ -175,7 +175,7 @@ fn text_of(inventory: &PoolInventory) -> usize {
 }
 
 #[test]
-fn a_long_text_that_many_objects_share_does_not_grow_with_them() {
+fn long_text_shared_by_objects_is_stored_once() {
     let long = "x".repeat(1 << 20);
     let many = vec!["*s"; 20_000].join(", ");
     let fine = "metadata: {name: a}";
@@ -216,16 +216,16 @@ fn a_long_text_that_many_objects_share_does_not_grow_with_them() {
             "w: IPAddressPool\nx: &s {long}\ny: &o {{{object}}}\nkind: List\nitems:\n{items}\n"
         );
         let inventory = inventory(&text);
-        let told =
+        let messages =
             |error: &ManifestError| inventory.unread.iter().any(|unread| unread.error == *error);
-        assert!(told(&ManifestError::TooMany), "{object:.200}");
+        assert!(messages(&ManifestError::LimitExceeded), "{object:.200}");
         assert!(text_of(&inventory) < 16_000_000, "{object:.200}");
         assert!(inventory.unread.len() < 1000, "{object:.200}");
     }
 }
 
 #[test]
-fn what_entries_of_one_object_share_does_not_grow_with_them() {
+fn data_shared_by_entries_of_an_object_is_stored_once() {
     let labels: Vec<_> = (0..5000).map(|number| format!("l{number}: x")).collect();
     let metadata = |name: &str| format!("{{name: {name}, labels: {{{}}}}}", labels.join(", "));
     let keys: Vec<_> = (0..5000)
@@ -252,7 +252,7 @@ fn what_entries_of_one_object_share_does_not_grow_with_them() {
     for text in [kube_vip, legacy, wrong] {
         let inventory = inventory(&text);
         let last = inventory.unread.last().unwrap();
-        assert_eq!(last.error, ManifestError::TooMany, "{text:.200}");
+        assert_eq!(last.error, ManifestError::LimitExceeded, "{text:.200}");
         assert!(inventory.pools.len() < 250, "{}", inventory.pools.len());
         let labels = inventory.pools.iter().map(|pool| pool.labels.len());
         assert!(labels.sum::<usize>() < 1_000_000, "{text:.200}");
@@ -260,35 +260,35 @@ fn what_entries_of_one_object_share_does_not_grow_with_them() {
 }
 
 #[test]
-fn names_and_labels_that_are_too_long_are_told() {
+fn overlong_names_and_labels_are_reported() {
     let object = |metadata: &str| {
         let text = format!(
             "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: a, {metadata}}}\n\
              spec: {{addresses: [192.0.2.0/24]}}\n"
         );
-        let told = unread(&text);
-        (inventory(&text).pools.remove(0), told)
+        let messages = unread(&text);
+        (inventory(&text).pools.remove(0), messages)
     };
     let x = |number: usize| "x".repeat(number);
-    let (pool, told) = object(&format!(
+    let (pool, messages) = object(&format!(
         "namespace: {}, labels: {{{}: {}}}",
         x(63),
         x(317),
         x(63)
     ));
-    assert_eq!(told, [""; 0]);
+    assert_eq!(messages, [""; 0]);
     assert_eq!((pool.namespace, pool.labels.len()), (Some(x(63)), 1));
-    let (pool, told) = object(&format!("namespace: {}", x(64)));
+    let (pool, messages) = object(&format!("namespace: {}", x(64)));
     assert_eq!(
-        told,
-        ["3: metadata.namespace is not as short as it has to be in Kubernetes"]
+        messages,
+        ["3: metadata.namespace is not within the length limit of Kubernetes"]
     );
     assert_eq!(pool.namespace, None);
     for (key, value) in [(x(318), x(1)), (x(1), x(64))] {
-        let (pool, told) = object(&format!("labels: {{{key}: {value}}}"));
+        let (pool, messages) = object(&format!("labels: {{{key}: {value}}}"));
         let expected = "a label in Kubernetes (a key of up to 317 bytes, a value of up to 63)";
         assert_eq!(
-            told,
+            messages,
             [format!("3: a pair of metadata.labels is not {expected}")]
         );
         assert!(pool.labels.is_empty());
@@ -296,45 +296,45 @@ fn names_and_labels_that_are_too_long_are_told() {
 }
 
 #[test]
-fn a_range_that_is_far_too_long_is_none() {
+fn overlong_range_is_rejected() {
     let text = format!("'192.0.2.1/32{}'", " ".repeat(300));
     let text = pool("a").replace("192.0.2.0/24", &text);
     let pool = inventory(&text).pools.remove(0);
     assert_eq!(pool.ranges, []);
-    assert_eq!(pool.faults[0].error, IntervalError::TooLong);
-    assert_eq!(pool.faults[0].text.len(), 256);
+    assert_eq!(pool.invalid_ranges[0].error, IntervalError::TooLong);
+    assert_eq!(pool.invalid_ranges[0].text.len(), 256);
 }
 
 #[test]
-fn a_start_that_is_no_address_changes_no_other_range() {
+fn invalid_start_address_affects_only_its_range() {
     let text = "apiVersion: cilium.io/v2\nkind: CiliumLoadBalancerIPPool\nmetadata: {name: a}\n\
                 spec: {blocks: [{cidr: 192.0.2.0/28}, {start: 198.51.100.1}, {start: x}]}\n";
     let pool = inventory(text).pools.remove(0);
     let texts: Vec<_> = pool.ranges.iter().map(|range| &*range.text).collect();
     assert_eq!(texts, ["192.0.2.0/28", "198.51.100.1"]);
-    assert_eq!(pool.faults.len(), 1);
+    assert_eq!(pool.invalid_ranges.len(), 1);
 }
 
 #[test]
-fn a_document_with_a_key_twice_is_not_judged_by_either() {
+fn document_with_a_duplicate_key_is_not_evaluated() {
     let twice = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a}\nspec:\n  \
                  addresses: [192.0.2.0/28]\n  addresses: [198.51.100.0/28]\n";
     assert_eq!(pools(twice), [""; 0]);
-    let told = unread(twice);
+    let messages = unread(twice);
     assert!(
-        told[0].starts_with("6: the key \"addresses\" is there twice, first in line 5"),
-        "{told:?}"
+        messages[0].starts_with("6: duplicate key \"addresses\", first on line 5"),
+        "{messages:?}"
     );
-    // Which kind it is, is as open.
+    // A duplicate `kind` is ambiguous as well.
     let kind = "kind: Service\nkind: IPAddressPool\napiVersion: metallb.io/v1beta1\n";
     assert_eq!(unread(kind).len(), 1);
-    // Of what has nothing to do with pools nothing is asked.
+    // Duplicate keys in unrelated objects are ignored.
     assert_eq!(unread("kind: Service\nkind: Service\n"), [""; 0]);
     let legacy = "kind: ConfigMap\napiVersion: v1\ndata:\n  config: |\n    address-pools: []\n    address-pools: []\n";
-    assert!(unread(legacy)[0].starts_with("6: the key"));
+    assert!(unread(legacy)[0].starts_with("6: duplicate key"));
     let quoted = "kind: ConfigMap\napiVersion: v1\ndata:\n  config: \"address-pools: []\\naddress-pools: []\\n\"\n";
-    let told = unread(quoted);
-    assert!(told[0].contains("first in line 4"), "{told:?}");
+    let messages = unread(quoted);
+    assert!(messages[0].contains("first on line 4"), "{messages:?}");
 }
 
 #[test]
@@ -359,14 +359,17 @@ fn names_are_those_that_objects_can_have() {
     ] {
         assert!(!is_name(name), "{name}");
         let quoted = serde_json::Value::from(name).to_string();
-        let told = unread(&pool(&quoted));
-        assert_eq!(told.len(), 1, "{name}: {told:?}");
-        assert!(told[0].contains("metadata.name is not a name"), "{told:?}");
+        let messages = unread(&pool(&quoted));
+        assert_eq!(messages.len(), 1, "{name}: {messages:?}");
+        assert!(
+            messages[0].contains("metadata.name is not a name"),
+            "{messages:?}"
+        );
     }
 }
 
 #[test]
-fn a_word_that_is_spelt_in_escapes_is_found_in_a_folder_too() {
+fn escaped_kind_is_found_in_a_directory() {
     let found = |text: &str| {
         let mut inventory = PoolInventory::default();
         read_found(&mut inventory, "east", "pools.yaml", text);

@@ -1,4 +1,4 @@
-//! Documents, their places, and what is refused.
+//! Parsing of documents, locations and rejected input.
 
 use proptest::prelude::*;
 
@@ -10,13 +10,13 @@ fn only(text: &str) -> YamlDocument {
     documents.remove(0).unwrap()
 }
 
-fn broken(text: &str) -> InvalidDocument {
+fn invalid(text: &str) -> InvalidDocument {
     let first_error = documents(text).into_iter().find_map(Result::err);
     first_error.unwrap()
 }
 
 #[test]
-fn every_value_knows_its_line_and_column() {
+fn every_value_has_line_and_column() {
     let document = only("# head\na:\n  - b\n  - {c: dé, e: f}\n");
     let list: Vec<_> = document.root().get("a").unwrap().items().unwrap().collect();
     assert_eq!(list[0].mark(), YamlMark { line: 3, column: 5 });
@@ -34,7 +34,7 @@ fn every_value_knows_its_line_and_column() {
 }
 
 #[test]
-fn a_broken_document_does_not_hide_those_around_it() {
+fn invalid_document_does_not_hide_its_neighbours() {
     for wrong in [
         "a: [1",
         "a: 'x",
@@ -59,13 +59,13 @@ fn a_broken_document_does_not_hide_those_around_it() {
             [Some("one"), None, Some("two"), Some("three")],
             "{wrong}"
         );
-        let line = broken(&text).mark.line;
+        let line = invalid(&text).mark.line;
         assert!((3..=5).contains(&line), "{wrong}: {line}");
     }
 }
 
 #[test]
-fn a_template_is_told_from_a_mistake() {
+fn template_is_distinguished_from_a_syntax_error() {
     let template = "a: 1\n---\nkind: X\n{{- if .Values.on }}\nb: c\n{{- end }}\n---\nd: [\n";
     let errors: Vec<_> = documents(template)
         .into_iter()
@@ -86,7 +86,7 @@ fn a_template_is_told_from_a_mistake() {
 }
 
 #[test]
-fn aliases_and_merges_are_followed_and_never_copied() {
+fn aliases_and_merges_are_resolved_without_copying() {
     let document = only("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\nd: {<<: [*a, {z: 3}]}\n");
     let at = |path: &[&str]| document.root().get_path(path).and_then(YamlValue::text);
     assert_eq!(at(&["b", "x"]), Some("1"));
@@ -113,29 +113,31 @@ fn a_bomb_of_aliases_or_merges_stays_small() {
     }
     let document = only(&text);
     assert!(document.root().get_path(&["m39", "none"]).is_none());
-    // It contains itself.
+    // The value contains itself.
     let document = only("a: &a {<<: *a, b: *a}\n");
     assert!(document.root().get_path(&["a", "b", "b", "c"]).is_none());
 }
 
 #[test]
-fn a_key_that_is_there_twice_is_told_with_both_lines() {
+fn duplicate_key_is_reported_with_both_lines() {
     let found = |text: &str| {
         let duplicates = only(text).duplicates();
-        let told = duplicates.iter().map(|broken| {
-            assert!(matches!(broken.error, ManifestYamlError::Duplicate { .. }));
-            (broken.mark.line, broken.error.to_string())
+        let messages = duplicates.iter().map(|invalid| {
+            assert!(matches!(invalid.error, ManifestYamlError::Duplicate { .. }));
+            (invalid.mark.line, invalid.error.to_string())
         });
-        told.collect::<Vec<_>>()
+        messages.collect::<Vec<_>>()
     };
-    let told = found("spec:\n  a: 1\n  b: 2\n  'a': 3\nmore: [{c: 1, c: 2}]\n");
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert_eq!((told[0].0, told[1].0), (4, 5));
+    let messages = found("spec:\n  a: 1\n  b: 2\n  'a': 3\nmore: [{c: 1, c: 2}]\n");
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert_eq!((messages[0].0, messages[1].0), (4, 5));
     assert!(
-        told[0].1.contains("\"a\" is there twice, first in line 2"),
-        "{told:?}"
+        messages[0]
+            .1
+            .contains("duplicate key \"a\", first on line 2"),
+        "{messages:?}"
     );
-    // What overrides what is merged in is no second one.
+    // A key that overrides a merged key is not a duplicate.
     assert_eq!(found("a: &a {x: 1}\nb: {<<: *a, x: 2}\nc: [x, x]\n"), []);
     // A key may be an alias.
     assert_eq!(found("? &k addresses\n: 1\n? *k\n: 2\n").len(), 1);
@@ -146,12 +148,12 @@ fn a_key_that_is_there_twice_is_told_with_both_lines() {
 }
 
 #[test]
-fn what_is_too_deep_or_too_large_is_refused() {
+fn too_deep_or_too_large_document_is_rejected() {
     let deep = "[".repeat(100_000);
-    assert!(matches!(broken(&deep).error, ManifestYamlError::Syntax(_)));
+    assert!(matches!(invalid(&deep).error, ManifestYamlError::Syntax(_)));
     let levels: Vec<_> = (0..200).map(|depth| format!("{:depth$}a:\n", "")).collect();
     let deep = levels.concat();
-    assert!(matches!(broken(&deep).error, ManifestYamlError::Syntax(_)));
+    assert!(matches!(invalid(&deep).error, ManifestYamlError::Syntax(_)));
     let large = format!("[{}]\n---\na: b\n", "1,".repeat(MAX_NODES));
     let read = documents(&large);
     assert_eq!(
@@ -174,16 +176,16 @@ fn null_is_no_text_unless_it_is_quoted() {
 }
 
 #[test]
-fn truth_is_what_kubectl_takes_for_it() {
-    let truth = |text: &str| {
+fn booleans_are_parsed_as_kubectl_does() {
+    let boolean = |text: &str| {
         let document = only(&format!("a: {text}\n"));
-        document.root().get("a").unwrap().truth()
+        document.root().get("a").unwrap().boolean()
     };
     for text in ["true", "True", "TRUE", "yes", "On", "y", "Y"] {
-        assert_eq!(truth(text), Some(true), "{text}");
+        assert_eq!(boolean(text), Some(true), "{text}");
     }
     for text in ["false", "No", "OFF", "n"] {
-        assert_eq!(truth(text), Some(false), "{text}");
+        assert_eq!(boolean(text), Some(false), "{text}");
     }
     for text in [
         "'true'",
@@ -195,12 +197,12 @@ fn truth_is_what_kubectl_takes_for_it() {
         "[true]",
         "!!str true",
     ] {
-        assert_eq!(truth(text), None, "{text}");
+        assert_eq!(boolean(text), None, "{text}");
     }
 }
 
 #[test]
-fn json_is_read_with_its_tabs_and_windows_its_line_ends() {
+fn json_with_tabs_and_crlf_line_ends_is_parsed() {
     let document = only("{\r\n\t\"a\": [\r\n\t\t\"b\"\r\n\t]\r\n}\r\n");
     let b = document
         .root()
@@ -217,7 +219,7 @@ fn json_is_read_with_its_tabs_and_windows_its_line_ends() {
 }
 
 #[test]
-fn the_text_of_a_block_knows_where_its_lines_are() {
+fn block_scalar_has_line_positions() {
     let document = only("a:\n  config: |\n\n    x: y\nb: x\n");
     let block = document.root().get_path(&["a", "config"]).unwrap();
     let inner = only(block.text().unwrap()).nested(block.block_offset().unwrap());
@@ -229,15 +231,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+    fn no_text_causes_a_panic(text in "\\PC{0,200}") {
         let _ = documents(&text);
     }
 
     #[test]
-    fn no_mixture_of_marks_makes_it_panic(text in "[\\[\\]{}:,\"'&*!|>%@`#?\\-~<= \n\ta-c.]{0,120}") {
+    fn no_mixture_of_yaml_indicators_causes_a_panic(text in "[\\[\\]{}:,\"'&*!|>%@`#?\\-~<= \n\ta-c.]{0,120}") {
         for document in documents(&text).iter().flatten() {
             let _ = document.root().get_path(&["a", "b"]);
-            let _ = document.root().shape();
+            let _ = document.root().kind();
         }
     }
 }

@@ -114,7 +114,7 @@ mod tests {
             let service = json!({"metadata": {"name": format!("s{number}"), "namespace": "shop"},
                 "spec": {"type": "LoadBalancer"},
                 "status": {"loadBalancer": {"ingress": [{"ip": ip}]}}});
-            match object::read(probe_cluster::Resource::Services, service).kept? {
+            match object::read(probe_cluster::Resource::Services, service).object? {
                 object::ParsedObject::Service(service) => Some(*service),
                 object::ParsedObject::Status(_) | object::ParsedObject::Metallb(_) => None,
             }

@@ -7,7 +7,7 @@ use std::{cmp::Reverse, collections::HashSet, time::Duration};
 
 use probe_common::wire::MacAddr;
 use probe_detect::{DetectConfig, OwnerIdentity, OwnerRules};
-use probe_model::{CheckVerdict, Hint, Timestamp};
+use probe_model::{CheckStatus, Hint, Timestamp};
 
 use super::{AddressResponses, RespondingMac, SharedReplies};
 
@@ -54,7 +54,7 @@ pub struct CheckedHost {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckResult {
     /// Whether the address has one owner, several, or none.
-    pub verdict: CheckVerdict,
+    pub status: CheckStatus,
     /// The owners, the one observed last first, and behind them hosts that only claimed the address.
     pub hosts: Vec<CheckedHost>,
     /// The likely cause.
@@ -91,10 +91,10 @@ impl CheckEvaluator {
     ) -> CheckResult {
         let hosts = self.hosts(responses, held, own);
         let router_hint = self.router_hint(&hosts);
-        let verdict = self.verdict(&hosts, router_hint);
-        let hint = router_hint.or_else(|| hint(&hosts, verdict, shared));
+        let status = self.status(&hosts, router_hint);
+        let hint = router_hint.or_else(|| hint(&hosts, status, shared));
         CheckResult {
-            verdict,
+            status,
             hosts,
             hint,
         }
@@ -137,27 +137,27 @@ impl CheckEvaluator {
         hosts
     }
 
-    fn verdict(&self, hosts: &[CheckedHost], router_hint: Option<Hint>) -> CheckVerdict {
+    fn status(&self, hosts: &[CheckedHost], router_hint: Option<Hint>) -> CheckStatus {
         let mut pairs = hosts
             .iter()
             .enumerate()
             .flat_map(|(index, one)| hosts[index + 1..].iter().map(move |other| (one, other)));
         if pairs.any(|(one, other)| self.overlap_in_time(one, other)) {
-            return CheckVerdict::Conflict;
+            return CheckStatus::Conflict;
         }
         match hosts {
-            [] => CheckVerdict::NoReply,
+            [] => CheckStatus::NoReply,
             // The MACs are one owner by definition, and yet two hosts reply with them.
-            _ if router_hint.is_some() => CheckVerdict::Contested,
+            _ if router_hint.is_some() => CheckStatus::Contested,
             // A host that claimed the address while another one replied, but too briefly for a conflict, is listed.
             [first, second, ..]
                 if self.mode == CheckMode::Continuous
                     && first.held.is_none()
                     && !second.sends_only_requests() =>
             {
-                CheckVerdict::Moved
+                CheckStatus::Moved
             }
-            _ => CheckVerdict::OneOwner,
+            _ => CheckStatus::OneOwner,
         }
     }
 
@@ -213,8 +213,8 @@ impl CheckEvaluator {
 }
 
 /// The likely cause, by the same rules as in detection.
-fn hint(hosts: &[CheckedHost], verdict: CheckVerdict, shared: &SharedReplies) -> Option<Hint> {
-    if verdict != CheckVerdict::Conflict {
+fn hint(hosts: &[CheckedHost], status: CheckStatus, shared: &SharedReplies) -> Option<Hint> {
+    if status != CheckStatus::Conflict {
         let requests = hosts.iter().any(CheckedHost::sends_only_requests);
         return (requests && hosts.len() > 1).then_some(Hint::BalanceAlb);
     }
@@ -367,7 +367,7 @@ mod tests {
         responders: &[RespondingMac],
         held: Option<&str>,
         own: &[&str],
-    ) -> (CheckVerdict, usize, Option<Hint>) {
+    ) -> (CheckStatus, usize, Option<Hint>) {
         let responses = AddressResponses {
             responders: SmallVec::from_vec(responders.to_vec()),
             more: 0,
@@ -375,22 +375,22 @@ mod tests {
         let own = own.iter().map(|name| mac(name)).collect();
         let held = held.map(|name| LocalOwnership::Configured(mac(name)));
         let result = evaluator.evaluate(&responses, held, &own, &SharedReplies::default());
-        (result.verdict, result.hosts.len(), result.hint)
+        (result.status, result.hosts.len(), result.hint)
     }
 
-    fn once(responders: &[RespondingMac]) -> (CheckVerdict, usize, Option<Hint>) {
+    fn once(responders: &[RespondingMac]) -> (CheckStatus, usize, Option<Hint>) {
         let evaluator = CheckEvaluator::new(DetectConfig::default(), CheckMode::Once);
         evaluated(&evaluator, responders, None, &[])
     }
 
-    fn watched(responders: &[RespondingMac]) -> (CheckVerdict, usize, Option<Hint>) {
+    fn watched(responders: &[RespondingMac]) -> (CheckStatus, usize, Option<Hint>) {
         let evaluator = CheckEvaluator::new(DetectConfig::default(), CheckMode::Continuous);
         evaluated(&evaluator, responders, None, &[])
     }
 
     #[test]
     fn a_host_that_replies_owns_the_address() {
-        use probe_model::CheckVerdict::{Conflict, NoReply, OneOwner};
+        use probe_model::CheckStatus::{Conflict, NoReply, OneOwner};
         assert_eq!(once(&[]), (NoReply, 0, None));
         assert_eq!(once(&[replying(A, 1, 3)]), (OneOwner, 1, None));
         let two = [replying(A, 1, 3), replying(B, 1, 3)];
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn this_host_owns_its_configured_addresses() {
-        use probe_model::CheckVerdict::{Conflict, OneOwner};
+        use probe_model::CheckStatus::{Conflict, OneOwner};
         let evaluator = CheckEvaluator::new(DetectConfig::default(), CheckMode::Continuous);
         assert_eq!(
             evaluated(&evaluator, &[], Some(A), &[A]),
@@ -433,7 +433,7 @@ mod tests {
 
     #[test]
     fn the_macs_of_one_host_are_no_conflict() {
-        use probe_model::CheckVerdict::{Contested, OneOwner};
+        use probe_model::CheckStatus::{Contested, OneOwner};
         let both = [replying(VRRP, 1, 3), replying(A, 1, 3)];
         assert_eq!(once(&both), (Contested, 1, Some(Hint::RouterAndHost)));
         assert_eq!(
@@ -465,12 +465,12 @@ mod tests {
         );
         let groups = [replying(VRRP, 1, 3), replying("00:00:5e:00:01:08", 1, 3)];
         let two_groups = Some(Hint::TwoRouterGroups);
-        assert_eq!(once(&groups), (CheckVerdict::Conflict, 2, two_groups));
+        assert_eq!(once(&groups), (CheckStatus::Conflict, 2, two_groups));
     }
 
     #[test]
     fn in_a_continuous_check_an_address_may_move_once_and_not_back() {
-        use probe_model::CheckVerdict::{Conflict, Moved, OneOwner};
+        use probe_model::CheckStatus::{Conflict, Moved, OneOwner};
         let moved = [replying(A, 1, 20), replying(B, 21, 60)];
         assert_eq!(watched(&moved), (Moved, 2, None));
         let there_and_back = [replying(A, 1, 60), replying(B, 20, 25)];
@@ -488,7 +488,7 @@ mod tests {
 
     #[test]
     fn a_host_that_only_announces_is_a_conflict_if_both_continue() {
-        use probe_model::CheckVerdict::{Conflict, Moved, OneOwner};
+        use probe_model::CheckStatus::{Conflict, Moved, OneOwner};
         assert_eq!(
             watched(&[replying(A, 1, 60), announcing(B, 3, 50)]).0,
             Conflict
@@ -505,7 +505,7 @@ mod tests {
     /// A speaker does not receive this host's own probes, but replies to other hosts.
     #[test]
     fn a_host_that_replies_to_others_owns_the_address_too() {
-        use probe_model::CheckVerdict::{Conflict, Moved, OneOwner};
+        use probe_model::CheckStatus::{Conflict, Moved, OneOwner};
         let speaker = |from, to| RespondingMac {
             replies_to_others: 1,
             ..observed(A, from, to)
@@ -526,7 +526,7 @@ mod tests {
             &HashSet::new(),
             &SharedReplies::default(),
         );
-        assert_eq!(result.verdict, Conflict);
+        assert_eq!(result.status, Conflict);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub fn check_record(
         ip: checked.ip,
         interface: checked.interface.to_owned(),
         vlan: checked.vlan,
-        verdict: result.verdict,
+        status: result.status,
         probes_sent: checked.probes_sent,
         requests_sent: checked.requests_sent,
         probed_by: checked.probed_by,

@@ -95,9 +95,9 @@ fn pools(text: &str) -> Result<TargetList, TargetListError> {
     }
     let mut list = TargetList::default();
     for pool in inventory.pools {
-        if let Some(fault) = pool.faults.into_iter().next() {
+        if let Some(fault) = pool.invalid_ranges.into_iter().next() {
             return Err(TargetListError::Yaml {
-                mark: Some(fault.place.mark),
+                mark: Some(fault.location.mark),
                 why: escape_untrusted(&fault.error.to_string()).into_owned(),
             });
         }
@@ -110,7 +110,7 @@ fn pools(text: &str) -> Result<TargetList, TargetListError> {
             let target = format!("{}-{}", interval.first(), interval.last()).parse();
             list.targets.push(
                 target.map_err(|error: InvalidTarget| TargetListError::Yaml {
-                    mark: Some(range.place.mark),
+                    mark: Some(range.location.mark),
                     why: error.to_string(),
                 })?,
             );

@@ -1,4 +1,4 @@
-//! A verdict for people: a block for each finding, and what each pool has.
+//! The report as text for people: a block for each finding, and the capacity of each pool.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,9 @@ use anstyle::{AnsiColor, Style};
 use probe_model::escape_untrusted;
 use probe_pools::{PoolFindingLevel, interval::Interval, usage::FamilyCounts};
 
-use super::{ClusterPoolsRecord, PlaceRecord, PoolFindingRecord, PoolsReport, UnreadRecord, text};
+use super::{
+    ClusterPoolsRecord, LocationRecord, PoolFindingRecord, PoolsReport, UnreadRecord, text,
+};
 use crate::{
     layout,
     terminal::{COLUMN, INDENT, LABEL, write_labelled},
@@ -18,26 +20,26 @@ const ERROR: Style = Style::new()
 const WARNING: Style = Style::new()
     .fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)))
     .bold();
-/// Room for the name of a finding.
+/// Columns for the name of a finding.
 const NAME: usize = 18;
-/// A name in the table is cut here.
-const LONGEST_NAME: usize = 24;
-/// More pools than these are not listed: their sums are.
-const MOST_POOLS: usize = 200;
+/// Maximum number of columns of a name in the table.
+const MAX_NAME_WIDTH: usize = 24;
+/// Maximum number of listed pools; beyond it only sums are shown.
+const MAX_POOLS: usize = 200;
 
-/// Lines of a width.
+/// Prints a report in lines of a width.
 #[derive(Clone, Copy, Debug)]
 pub struct ReportPrinter {
     width: usize,
 }
 
 impl ReportPrinter {
-    /// Of this width.
+    /// A printer for lines of `width` columns.
     pub const fn new(width: usize) -> Self {
         Self { width }
     }
 
-    /// Writes everything.
+    /// Writes the report.
     pub fn write(self, out: &mut impl Write, report: &PoolsReport) -> io::Result<()> {
         for unread in &report.unread {
             self.unread(out, unread)?;
@@ -66,17 +68,21 @@ impl ReportPrinter {
         let addresses = finding.first.zip(finding.last);
         match addresses.map(|(first, last)| Interval::new(first, last)) {
             Some(Ok(addresses)) => {
-                writeln!(out, "{style}{name:<NAME$}{style:#}  {}", addresses.spoken())?;
+                writeln!(
+                    out,
+                    "{style}{name:<NAME$}{style:#}  {}",
+                    addresses.describe()
+                )?;
             }
             _ => writeln!(out, "{style}{name}{style:#}")?,
         }
         self.paragraph(out, &format!("{word}: {}.", finding.message))?;
-        for (place, label) in finding.places.iter().zip(["here", "and"]) {
-            self.labelled(out, label, &describe(place))?;
-            // Not wrapped: terminals and editors open it.
-            let PlaceRecord {
+        for (location, label) in finding.locations.iter().zip(["here", "and"]) {
+            self.labelled(out, label, &describe(location))?;
+            // Not wrapped, so that terminals and editors can open it.
+            let LocationRecord {
                 file, line, column, ..
-            } = place;
+            } = location;
             writeln!(
                 out,
                 "{:COLUMN$}{}:{line}:{column}",
@@ -113,7 +119,7 @@ impl ReportPrinter {
         Ok(())
     }
 
-    /// What each pool and cluster has. IPv6 and the plan have columns only where there is something to say.
+    /// Writes the table of pools and clusters. The columns for IPv6 and the plan appear only if they have values.
     fn table(out: &mut impl Write, report: &PoolsReport) -> io::Result<()> {
         let has_v6 = report.clusters.iter().any(|one| one.exact.amount.v6 > 0);
         let has_plan = report
@@ -128,7 +134,7 @@ impl ReportPrinter {
                 0 => {}
                 1 => rows.extend(pools.next().map(|pool| UsageRow::sum(cluster, &pool.name))),
                 many => {
-                    if report.pools.len() <= MOST_POOLS {
+                    if report.pools.len() <= MAX_POOLS {
                         let name = &cluster.cluster;
                         rows.extend(pools.map(|pool| UsageRow::new(name, &pool.name, pool.exact)));
                     }
@@ -155,13 +161,13 @@ impl ReportPrinter {
                 "{}  {}  {}",
                 free_spans(&row.cluster, widths[0]),
                 free_spans(&row.pool, widths[1]),
-                right(&row.v4, widths[2])
+                align_right(&row.v4, widths[2])
             );
             if has_v6 {
-                line = format!("{line}  {}", right(&row.v6, widths[3]));
+                line = format!("{line}  {}", align_right(&row.v6, widths[3]));
             }
             if has_plan {
-                line = format!("{line}  {}", right(&row.plan, widths[4]));
+                line = format!("{line}  {}", align_right(&row.plan, widths[4]));
             }
             let line = line.trim_end();
             if number == 0 {
@@ -222,15 +228,15 @@ impl UsageRow {
 
     fn new(cluster: &str, pool: &str, amount: FamilyCounts) -> Self {
         Self {
-            cluster: layout::truncate_to_width(&escape_untrusted(cluster), LONGEST_NAME),
-            pool: layout::truncate_to_width(&escape_untrusted(pool), LONGEST_NAME),
+            cluster: layout::truncate_to_width(&escape_untrusted(cluster), MAX_NAME_WIDTH),
+            pool: layout::truncate_to_width(&escape_untrusted(pool), MAX_NAME_WIDTH),
             v4: text::amount(amount.v4),
             v6: text::amount(amount.v6),
             plan: String::new(),
         }
     }
 
-    /// What a cluster has in all, and how much of the plan that is.
+    /// The row with the sum of a cluster and its share of the plan.
     fn sum(cluster: &ClusterPoolsRecord, pool: &str) -> Self {
         let mut row = Self::new(&cluster.cluster, pool, cluster.exact.amount);
         if let Some(planned) = cluster.exact.planned {
@@ -246,15 +252,15 @@ impl UsageRow {
     }
 }
 
-/// What is at a place.
-pub fn describe(place: &PlaceRecord) -> String {
+/// Describes the object at a location.
+pub fn describe(location: &LocationRecord) -> String {
     let mut words = Vec::new();
-    words.extend(place.cluster.as_deref().map(text::shortened));
-    words.push(place.kind.into());
-    let name = place.name.as_deref().filter(|name| !name.is_empty());
+    words.extend(location.cluster.as_deref().map(text::shortened));
+    words.push(location.kind.into());
+    let name = location.name.as_deref().filter(|name| !name.is_empty());
     words.extend(name.map(text::shortened));
     let words = words.join(" ");
-    let described = match &place.range {
+    let described = match &location.range {
         Some(range) => format!("{words}: {}", text::shortened(range)),
         None => words,
     };
@@ -266,13 +272,13 @@ fn free_spans(text: &str, width: usize) -> String {
     format!("{text}{:room$}", "")
 }
 
-fn right(text: &str, width: usize) -> String {
+fn align_right(text: &str, width: usize) -> String {
     let room = width.saturating_sub(layout::width_of(text));
     format!("{:room$}{text}", "")
 }
 
 fn percent(part: u128, whole: u128) -> String {
-    // Divided first where multiplying would overflow: a per cent of that much is exact enough.
+    // If the multiplication overflows, divide first: the result is exact enough for numbers of this size.
     let percent = match part.checked_mul(100) {
         Some(hundredfold) => hundredfold / whole,
         None => part / (whole / 100).max(1),

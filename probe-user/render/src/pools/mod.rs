@@ -1,4 +1,4 @@
-//! How a verdict on pools looks: to people, as JSON, and as SARIF.
+//! Output of `probe pools check`: text for people, JSON, and SARIF.
 
 mod human;
 mod record;
@@ -7,8 +7,8 @@ mod text;
 
 pub use human::ReportPrinter;
 pub use record::{
-    ClusterPoolsRecord, PlaceRecord, PoolFindingRecord, PoolUsageRecord, PoolsReport, UnreadRecord,
-    UsageRecord,
+    ClusterPoolsRecord, LocationRecord, PoolFindingRecord, PoolUsageRecord, PoolsReport,
+    UnreadRecord, UsageRecord,
 };
 pub use sarif::sarif;
 

@@ -1,10 +1,10 @@
-//! A verdict with the names that the world outside knows.
+//! The report with names instead of indices, as it is written in JSON.
 
 use std::net::IpAddr;
 
 use probe_model::escape_untrusted;
 use probe_pools::{
-    AddressPlan, PoolFinding, PoolFindingCode, PoolFindingLevel, PoolInventory, PoolsVerdict,
+    AddressPlan, PoolFinding, PoolFindingCode, PoolFindingLevel, PoolInventory, PoolsEvaluation,
     SourceLocation,
     finding::{PoolRange, ShareRange},
     interval::Interval,
@@ -15,16 +15,16 @@ use serde::Serialize;
 
 use super::text;
 
-/// Everything that checking pools has to say: one JSON object. Names are stable; fields may be added.
+/// The report of `probe pools check`: one JSON object. Names are stable; fields may be added.
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolsReport {
     /// Whether everything could be read.
     pub complete: bool,
-    /// What is wrong.
+    /// The findings.
     pub findings: Vec<PoolFindingRecord>,
-    /// Overlaps that are not among them, because there are too many.
+    /// The number of overlaps that are not listed.
     pub more: u64,
-    /// What could not be read.
+    /// The parts that could not be read.
     pub unread: Vec<UnreadRecord>,
     /// The clusters, in the order of reading.
     pub clusters: Vec<ClusterPoolsRecord>,
@@ -35,62 +35,62 @@ pub struct PoolsReport {
 /// A finding.
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolFindingRecord {
-    /// Which.
+    /// Its code.
     pub finding: PoolFindingCode,
-    /// How bad.
+    /// Its level.
     pub level: PoolFindingLevel,
-    /// In words.
+    /// The message, in one sentence.
     pub message: String,
-    /// The first of the addresses that it is about.
+    /// The first address that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first: Option<IpAddr>,
-    /// The last of them.
+    /// The last address that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<IpAddr>,
-    /// Where: what it is about, then what that collides with.
-    pub places: Vec<PlaceRecord>,
-    /// What to do.
+    /// The locations: the subject, then the colliding entry.
+    pub locations: Vec<LocationRecord>,
+    /// The next step.
     pub next: &'static str,
 }
 
-/// A place in a file, and what is there.
+/// A location in a file, and the object there.
 #[derive(Clone, Debug, Serialize)]
-pub struct PlaceRecord {
+pub struct LocationRecord {
     /// The file.
     pub file: String,
-    /// From 1.
+    /// The line, from 1.
     pub line: usize,
-    /// In characters, from 1.
+    /// The column in characters, from 1.
     pub column: usize,
-    /// The cluster it belongs to, if it belongs to one.
+    /// The cluster of the object, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// What defines it.
+    /// The kind of the object.
     pub kind: &'static str,
-    /// What it is called.
+    /// The name of the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What is written there, if it is a range.
+    /// The range as written, if it is a range.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
 }
 
-/// Something that could not be read.
+/// A file or a part of it that could not be read.
 #[derive(Clone, Debug, Serialize)]
 pub struct UnreadRecord {
     /// The file.
     pub file: String,
-    /// From 1; missing where the whole file could not be read.
+    /// The line, from 1; absent if the whole file could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
-    /// In characters, from 1.
+    /// The column in characters, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<usize>,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// Numbers of addresses, each counted once. Larger numbers than 2^64 - 1 are that.
+/// Numbers of addresses, each counted once, limited to 2^64 - 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct UsageRecord {
     /// IPv4 addresses.
@@ -99,26 +99,26 @@ pub struct UsageRecord {
     pub ipv6: u64,
 }
 
-/// A cluster.
+/// The pools of a cluster.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClusterPoolsRecord {
     /// Its name.
     pub cluster: String,
-    /// How many pools it has.
+    /// The number of its pools.
     pub pools: usize,
-    /// Their addresses.
+    /// The addresses of its pools.
     pub addresses: UsageRecord,
-    /// What the plan gives it.
+    /// The addresses that the plan gives it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub planned: Option<UsageRecord>,
-    /// How much of that is in its pools.
+    /// The number of planned addresses that are in its pools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub planned_used: Option<UsageRecord>,
     #[serde(skip)]
     pub(super) exact: ExactCounts,
 }
 
-/// What people see: numbers without a limit.
+/// Numbers without a limit, for the text output.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ExactCounts {
     pub amount: FamilyCounts,
@@ -126,21 +126,21 @@ pub(super) struct ExactCounts {
     pub planned_used: FamilyCounts,
 }
 
-/// A pool.
+/// The usage of a pool.
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolUsageRecord {
     /// Its cluster.
     pub cluster: String,
-    /// What defines it.
+    /// The kind of the object.
     pub kind: &'static str,
-    /// Where it lives, if it says so.
+    /// Its namespace, if set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
     /// The file.
     pub file: String,
-    /// Where its name stands, from 1.
+    /// The line of its name, from 1.
     pub line: usize,
     /// Its addresses.
     pub addresses: UsageRecord,
@@ -149,8 +149,12 @@ pub struct PoolUsageRecord {
 }
 
 impl PoolsReport {
-    /// Puts names to a verdict.
-    pub fn new(inventory: &PoolInventory, plan: &AddressPlan, verdict: &PoolsVerdict) -> Self {
+    /// Resolves the indices of an evaluation to names.
+    pub fn new(
+        inventory: &PoolInventory,
+        plan: &AddressPlan,
+        evaluation: &PoolsEvaluation,
+    ) -> Self {
         let named = RecordBuilder { inventory, plan };
         let unread = inventory.unread.iter().map(|unread| UnreadRecord {
             file: inventory.files[unread.file].clone(),
@@ -160,28 +164,28 @@ impl PoolsReport {
         });
         Self {
             complete: inventory.unread.is_empty(),
-            findings: verdict
+            findings: evaluation
                 .findings
                 .iter()
                 .map(|one| named.finding(one))
                 .collect(),
-            more: verdict.more,
+            more: evaluation.more,
             unread: unread.collect(),
             clusters: named.clusters(),
             pools: named.pools(),
         }
     }
 
-    /// How many findings are this bad; overlaps that are not told one by one are errors too.
+    /// The number of findings of this level; unlisted overlaps count as errors.
     pub fn number(&self, level: PoolFindingLevel) -> u64 {
-        let told = self
+        let messages = self
             .findings
             .iter()
             .filter(|one| one.level == level)
             .count() as u64;
         match level {
-            PoolFindingLevel::Error => told + self.more,
-            PoolFindingLevel::Warning => told,
+            PoolFindingLevel::Error => messages + self.more,
+            PoolFindingLevel::Warning => messages,
         }
     }
 }
@@ -210,16 +214,16 @@ impl RecordBuilder<'_> {
         PoolFindingRecord {
             finding: code,
             level: code.level(),
-            // Whoever writes manifests writes no lines of a log.
+            // Text from manifests must not forge lines of a log.
             message: escape_untrusted(&text::message(inventory, plan, finding)).into_owned(),
             first: addresses.map(|interval| interval.first()),
             last: addresses.map(|interval| interval.last()),
-            places: self.locations(finding),
+            locations: self.locations(finding),
             next: text::next_of(inventory, finding),
         }
     }
 
-    fn locations(self, finding: &PoolFinding) -> Vec<PlaceRecord> {
+    fn locations(self, finding: &PoolFinding) -> Vec<LocationRecord> {
         let Self { inventory, plan } = self;
         match *finding {
             PoolFinding::Overlap { one, other, .. } => vec![self.range(one), self.range(other)],
@@ -229,7 +233,7 @@ impl RecordBuilder<'_> {
                 let reserved = &plan.reserved[reserved];
                 let name = reserved.name.clone();
                 let written = Some(reserved.range.text.clone());
-                let mut record = self.plan_place(reserved.range.place, written);
+                let mut record = self.plan_location(reserved.range.location, written);
                 record.name = name.or_else(|| Some(reserved.purpose.label().to_owned()));
                 record.cluster.clone_from(&reserved.cluster);
                 vec![self.range(range), record]
@@ -237,86 +241,88 @@ impl RecordBuilder<'_> {
             PoolFinding::PlanOverlap { one, other, .. } => vec![self.share(one), self.share(other)],
             PoolFinding::OutsidePlan { range, share, .. } => {
                 let share = &plan.shares[share];
-                let mut record = self.plan_place(share.place, None);
+                let mut record = self.plan_location(share.location, None);
                 record.cluster = Some(share.cluster.clone());
                 vec![self.range(range), record]
             }
             PoolFinding::MissingPrefix { range }
             | PoolFinding::HostBits { range }
             | PoolFinding::AvoidedAddress { range, .. } => vec![self.range(range)],
-            PoolFinding::InvalidRange { pool, fault } => {
-                let fault = &inventory.pools[pool].faults[fault];
-                vec![PlaceRecord {
-                    range: Some(fault.text.clone()),
-                    ..self.pool_at(pool, fault.place)
+            PoolFinding::InvalidRange { pool, range } => {
+                let range = &inventory.pools[pool].invalid_ranges[range];
+                vec![LocationRecord {
+                    range: Some(range.text.clone()),
+                    ..self.pool_at(pool, range.location)
                 }]
             }
-            PoolFinding::InvalidPlanRange { fault } => {
-                let fault = &plan.faults[fault];
-                vec![self.plan_place(fault.place, Some(fault.text.clone()))]
+            PoolFinding::InvalidPlanRange { range } => {
+                let range = &plan.invalid_ranges[range];
+                vec![self.plan_location(range.location, Some(range.text.clone()))]
             }
-            PoolFinding::DuplicatePool { first, again } => vec![self.pool(again), self.pool(first)],
+            PoolFinding::DuplicatePool { first, duplicate } => {
+                vec![self.pool(duplicate), self.pool(first)]
+            }
             PoolFinding::NotInPlan { pool }
             | PoolFinding::EmptyPool { pool }
             | PoolFinding::Unadvertised { pool } => vec![self.pool(pool)],
             PoolFinding::UnknownPool { advertisement, .. }
             | PoolFinding::IdleSelector { advertisement, .. } => {
                 let found = &inventory.advertisements[advertisement];
-                let (place, _) = finding.locations(inventory, plan);
-                vec![PlaceRecord {
+                let (location, _) = finding.locations(inventory, plan);
+                vec![LocationRecord {
                     cluster: Some(inventory.clusters[found.cluster].clone()),
                     kind: found.kind.label(),
                     name: Some(found.name.clone()),
-                    ..self.place(place)
+                    ..self.location(location)
                 }]
             }
         }
     }
 
-    fn range(self, range: PoolRange) -> PlaceRecord {
+    fn range(self, range: PoolRange) -> LocationRecord {
         let written = self.inventory.range(range);
-        PlaceRecord {
+        LocationRecord {
             range: Some(written.text.clone()),
-            ..self.pool_at(range.pool, written.place)
+            ..self.pool_at(range.pool, written.location)
         }
     }
 
-    fn share(self, of: ShareRange) -> PlaceRecord {
+    fn share(self, of: ShareRange) -> LocationRecord {
         let share = &self.plan.shares[of.share];
         let written = &share.ranges[of.range];
-        PlaceRecord {
+        LocationRecord {
             cluster: Some(share.cluster.clone()),
-            ..self.plan_place(written.place, Some(written.text.clone()))
+            ..self.plan_location(written.location, Some(written.text.clone()))
         }
     }
 
-    fn pool(self, pool: usize) -> PlaceRecord {
-        self.pool_at(pool, self.inventory.pools[pool].place)
+    fn pool(self, pool: usize) -> LocationRecord {
+        self.pool_at(pool, self.inventory.pools[pool].location)
     }
 
-    fn pool_at(self, pool: usize, place: SourceLocation) -> PlaceRecord {
+    fn pool_at(self, pool: usize, location: SourceLocation) -> LocationRecord {
         let pool = &self.inventory.pools[pool];
-        PlaceRecord {
+        LocationRecord {
             cluster: Some(self.inventory.clusters[pool.cluster].clone()),
             kind: pool.kind.label(),
             name: Some(pool.name.clone()),
-            ..self.place(place)
+            ..self.location(location)
         }
     }
 
-    fn plan_place(self, place: SourceLocation, range: Option<String>) -> PlaceRecord {
-        PlaceRecord {
+    fn plan_location(self, location: SourceLocation, range: Option<String>) -> LocationRecord {
+        LocationRecord {
             range,
-            ..self.place(place)
+            ..self.location(location)
         }
     }
 
-    /// A place of the plan, until it is told to be something else.
-    fn place(self, place: SourceLocation) -> PlaceRecord {
-        PlaceRecord {
-            file: self.inventory.files[place.file].clone(),
-            line: place.mark.line,
-            column: place.mark.column,
+    /// A location in the plan; callers override its fields for other objects.
+    fn location(self, location: SourceLocation) -> LocationRecord {
+        LocationRecord {
+            file: self.inventory.files[location.file].clone(),
+            line: location.mark.line,
+            column: location.mark.column,
             cluster: None,
             kind: "plan",
             name: None,
@@ -352,8 +358,8 @@ impl RecordBuilder<'_> {
                     kind: pool.kind.label(),
                     namespace: pool.namespace.clone(),
                     name: pool.name.clone(),
-                    file: self.inventory.files[pool.place.file].clone(),
-                    line: pool.place.mark.line,
+                    file: self.inventory.files[pool.location.file].clone(),
+                    line: pool.location.mark.line,
                     addresses: amount.into(),
                     exact: amount,
                 }
@@ -362,7 +368,7 @@ impl RecordBuilder<'_> {
     }
 }
 
-/// The addresses that a finding is about, if it is about addresses.
+/// The addresses that a finding is about, if any.
 fn addresses(inventory: &PoolInventory, finding: &PoolFinding) -> Option<Interval> {
     match *finding {
         PoolFinding::Overlap { common, .. }

@@ -1,9 +1,9 @@
-//! A verdict as SARIF 2.1.0, which code hosts show beside the lines it is about.
+//! The report as SARIF 2.1.0, which code hosts show beside the lines that it refers to.
 
 use probe_pools::{PoolFindingCode, PoolFindingLevel};
 use serde_json::{Value, json};
 
-use super::{PlaceRecord, PoolFindingRecord, PoolsReport, text};
+use super::{LocationRecord, PoolFindingRecord, PoolsReport, text};
 
 /// The log: one run of one tool.
 pub fn sarif(report: &PoolsReport) -> Value {
@@ -59,15 +59,15 @@ fn rule(code: PoolFindingCode) -> Value {
 }
 
 fn result(finding: &PoolFindingRecord) -> Value {
-    let mut places = finding.places.iter();
-    let here: Vec<_> = places.next().into_iter().map(location).collect();
-    let related: Vec<_> = places
+    let mut locations = finding.locations.iter();
+    let here: Vec<_> = locations.next().into_iter().map(sarif_location).collect();
+    let related: Vec<_> = locations
         .zip(1..)
-        .map(|(place, id)| {
-            let mut location = location(place);
-            location["id"] = json!(id);
-            location["message"] = json!({ "text": super::human::describe(place) });
-            location
+        .map(|(location, id)| {
+            let mut related = sarif_location(location);
+            related["id"] = json!(id);
+            related["message"] = json!({ "text": super::human::describe(location) });
+            related
         })
         .collect();
     json!({
@@ -84,8 +84,11 @@ const fn level(level: PoolFindingLevel) -> &'static str {
     level.label()
 }
 
-fn location(place: &PlaceRecord) -> Value {
-    physical(&place.file, Some(region(place.line, Some(place.column))))
+fn sarif_location(location: &LocationRecord) -> Value {
+    physical(
+        &location.file,
+        Some(region(location.line, Some(location.column))),
+    )
 }
 
 fn physical(file: &str, region: Option<Value>) -> Value {
@@ -104,7 +107,7 @@ fn region(line: usize, column: Option<usize>) -> Value {
     region
 }
 
-/// A path as a URI reference: relative stays relative, what a URI has other uses for is escaped.
+/// A path as a URI reference: relative paths stay relative, reserved characters are escaped.
 fn uri(path: &str) -> String {
     let mut uri = String::new();
     let path = path.strip_prefix("./").unwrap_or(path);

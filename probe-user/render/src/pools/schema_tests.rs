@@ -16,8 +16,8 @@ fn reports() -> Vec<PoolsReport> {
     let cases = corpus::cases().into_iter();
     cases
         .map(|case| {
-            let (inventory, plan, verdict) = corpus::judged(&case);
-            PoolsReport::new(&inventory, &plan, &verdict)
+            let (inventory, plan, evaluation) = corpus::evaluated(&case);
+            PoolsReport::new(&inventory, &plan, &evaluation)
         })
         .collect()
 }
@@ -31,21 +31,21 @@ fn written() -> Vec<Value> {
 }
 
 #[test]
-fn every_report_is_valid_by_the_schema() {
+fn every_report_matches_the_schema() {
     Schema::new(SCHEMA).assert_valid(&written());
 }
 
 #[test]
-fn every_sarif_log_is_valid_by_what_sarif_asks_for() {
+fn every_sarif_log_matches_the_sarif_schema() {
     let logs: Vec<_> = reports().iter().map(sarif).collect();
     Schema::new(SARIF).assert_valid(&logs);
 }
 
 #[test]
-fn what_is_not_sarif_is_refused() {
+fn invalid_sarif_is_rejected() {
     let validator = jsonschema::validator_for(&Schema::new(SARIF).0).unwrap();
     let log = sarif(&reports()[0]);
-    for (place, wrong) in [
+    for (location, wrong) in [
         ("/version", Value::from("2.0.0")),
         ("/runs/0/results/0/level", Value::from("bad")),
         ("/runs/0/results/0/message", Value::from("text")),
@@ -55,8 +55,8 @@ fn what_is_not_sarif_is_refused() {
         ),
     ] {
         let mut log = log.clone();
-        *log.pointer_mut(place).unwrap() = wrong;
-        assert!(!validator.is_valid(&log), "{place}");
+        *log.pointer_mut(location).unwrap() = wrong;
+        assert!(!validator.is_valid(&log), "{location}");
     }
 }
 
@@ -74,7 +74,7 @@ fn sarif_results_point_to_their_rules() {
 }
 
 #[test]
-fn the_schema_knows_every_word_and_no_other() {
+fn schema_lists_exactly_the_values() {
     let schema = Schema::new(SCHEMA);
     let words = |pointer| schema.labels(pointer);
     assert_eq!(
@@ -89,7 +89,7 @@ fn the_schema_knows_every_word_and_no_other() {
 }
 
 #[test]
-fn the_schema_describes_every_field_and_no_other() {
+fn schema_describes_exactly_the_fields() {
     let (schema, written) = (Schema::new(SCHEMA), written());
     for (described, pick) in [
         ("/properties", ""),
@@ -97,14 +97,14 @@ fn the_schema_describes_every_field_and_no_other() {
         ("/$defs/unread/properties", "unread"),
         ("/$defs/cluster/properties", "clusters"),
         ("/$defs/pool/properties", "pools"),
-        ("/$defs/place/properties", "places"),
+        ("/$defs/location/properties", "locations"),
     ] {
         let objects = written.iter().flat_map(|report| match pick {
             "" => vec![report],
-            "places" => {
+            "locations" => {
                 let findings = report["findings"].as_array().unwrap().iter();
                 findings
-                    .flat_map(|one| one["places"].as_array().unwrap())
+                    .flat_map(|one| one["locations"].as_array().unwrap())
                     .collect()
             }
             list => report[list].as_array().unwrap().iter().collect(),

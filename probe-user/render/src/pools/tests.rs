@@ -1,4 +1,4 @@
-//! What people read, word for word.
+//! The exact text for people.
 
 use std::fs;
 
@@ -48,8 +48,8 @@ fn report(plan: &str) -> PoolsReport {
         "" => AddressPlan::default(),
         plan => AddressPlan::read(&mut inventory, "plan.yaml", plan),
     };
-    let verdict = check_pools(&inventory, &plan, 10);
-    PoolsReport::new(&inventory, &plan, &verdict)
+    let evaluation = check_pools(&inventory, &plan, 10);
+    PoolsReport::new(&inventory, &plan, &evaluation)
 }
 
 fn page(report: &PoolsReport, width: usize) -> String {
@@ -59,28 +59,28 @@ fn page(report: &PoolsReport, width: usize) -> String {
 }
 
 #[test]
-fn a_page_says_what_is_wrong_where_and_what_to_do() {
+fn page_contains_problem_location_and_fix() {
     let expected = "
 unread              clusters/west/pools.yaml:11:4
           Cannot read it: not YAML: unclosed bracket '['.
 cluster_overlap     192.0.2.60/30
           Error: pool default of cluster east and pool edge of cluster west both
-          have 192.0.2.60/30 (4 addresses).
+          contain 192.0.2.60/30 (4 addresses).
           here      east IPAddressPool default: 192.0.2.0/26
                     clusters/east/pool.yaml:5:15
           and       west IPAddressPool edge: 192.0.2.60-192.0.2.69
                     clusters/west/pools.yaml:4:20
-          next      take the addresses out of one pool; probe pools exclude
-                    prints it without them
+          next      exclude the addresses from one pool; probe pools exclude
+                    prints the new manifest
 unadvertised_pool
           Warning: no advertisement announces pool edge of cluster west:
-          services get its addresses, and nobody answers for them.
+          services get its addresses, and no host replies for them.
           here      west IPAddressPool edge
                     clusters/west/pools.yaml:3:18
           next      add it to an L2Advertisement or a BGPAdvertisement
 unadvertised_pool
           Warning: no advertisement announces pool spare of cluster west:
-          services get its addresses, and nobody answers for them.
+          services get its addresses, and no host replies for them.
           here      west IPAddressPool spare
                     clusters/west/pools.yaml:8:18
           next      add it to an L2Advertisement or a BGPAdvertisement
@@ -97,7 +97,7 @@ west     (2 pools)    19     0
 }
 
 #[test]
-fn with_a_plan_it_says_how_much_of_it_is_used() {
+fn plan_usage_is_shown() {
     let shown = strip_str(&page(&report(PLAN), 80)).to_string();
     let expected = "
 CLUSTER  POOL       IPV4  IPV6      OF PLAN
@@ -130,15 +130,15 @@ reserved: [{range: 192.0.2.7, name: "\n::error::gateway"}]
 "#;
 
 #[test]
-fn nothing_that_a_stranger_wrote_does_anything() {
+fn untrusted_text_is_escaped() {
     let mut inventory = PoolInventory::default();
     for cluster in ["\n::error::c", "e\u{1b}[31m"] {
         let file = format!("{cluster}/\r\n::error file=x::pool.yaml");
         manifest::read(&mut inventory, cluster, &file, HOSTILE);
     }
     let plan = AddressPlan::read(&mut inventory, "\n::error::plan.yaml", HOSTILE_PLAN);
-    let verdict = check_pools(&inventory, &plan, 10);
-    let report = PoolsReport::new(&inventory, &plan, &verdict);
+    let evaluation = check_pools(&inventory, &plan, 10);
+    let report = PoolsReport::new(&inventory, &plan, &evaluation);
     let codes: Vec<_> = report.findings.iter().map(|one| one.finding).collect();
     for code in [
         PoolFindingCode::ClusterOverlap,
@@ -177,7 +177,7 @@ fn nothing_that_a_stranger_wrote_does_anything() {
 }
 
 #[test]
-fn a_plan_names_the_clusters_that_it_knows() {
+fn plan_lists_its_clusters() {
     let clusters = |number: usize| {
         let names: Vec<_> = (0..number).map(|index| format!("c{index}: {{}}")).collect();
         let plan = format!("clusters: {{{}}}\n", names.join(", "));
@@ -187,7 +187,7 @@ fn a_plan_names_the_clusters_that_it_knows() {
             .find(|one| one.finding == PoolFindingCode::NotInPlan)
             .unwrap();
         assert_eq!(found.level, probe_pools::PoolFindingLevel::Error);
-        let (_, known) = found.message.split_once("it knows ").unwrap();
+        let (_, known) = found.message.split_once("it contains ").unwrap();
         known.to_owned()
     };
     assert_eq!(clusters(1), "c0");
@@ -212,16 +212,14 @@ fn excluding_is_recommended_only_where_it_works() {
         manifest::read(&mut inventory, "one", "one.yaml", one);
         manifest::read(&mut inventory, "other", "other.yaml", other);
         let plan = AddressPlan::default();
-        let verdict = check_pools(&inventory, &plan, 10);
-        let report = PoolsReport::new(&inventory, &plan, &verdict);
+        let evaluation = check_pools(&inventory, &plan, 10);
+        let report = PoolsReport::new(&inventory, &plan, &evaluation);
         let mut findings = report.findings.iter();
         let found = findings.find(|one| one.finding == PoolFindingCode::ClusterOverlap);
         found.unwrap().next
     };
-    assert!(next(EAST, cilium).ends_with("probe pools exclude prints it without them"));
-    assert!(
-        next(EAST, &kube_vip("192.0.2.1-192.0.2.9")).contains("of the one that is no ConfigMap")
-    );
+    assert!(next(EAST, cilium).ends_with("probe pools exclude prints the new manifest"));
+    assert!(next(EAST, &kube_vip("192.0.2.1-192.0.2.9")).contains("for the custom resource"));
     let manual_ranges = next(
         &kube_vip("192.0.2.1-192.0.2.9"),
         &kube_vip("192.0.2.9-192.0.2.10"),
@@ -232,8 +230,8 @@ fn excluding_is_recommended_only_where_it_works() {
 #[test]
 fn only_paths_are_wider_than_the_page() {
     for case in corpus::cases() {
-        let (inventory, plan, verdict) = corpus::judged(&case);
-        let report = PoolsReport::new(&inventory, &plan, &verdict);
+        let (inventory, plan, evaluation) = corpus::evaluated(&case);
+        let report = PoolsReport::new(&inventory, &plan, &evaluation);
         for width in [60, 80, 120] {
             let shown = strip_str(&page(&report, width)).to_string();
             assert!(!shown.is_empty());
@@ -246,7 +244,7 @@ fn only_paths_are_wider_than_the_page() {
 }
 
 #[test]
-fn colour_says_nothing_that_the_words_do_not() {
+fn colour_carries_no_information_of_its_own() {
     let shown = page(&report(""), 80);
     assert!(shown.contains("\u{1b}["), "{shown}");
     for word in ["Error:", "Warning:", "Cannot read it:"] {
@@ -255,7 +253,7 @@ fn colour_says_nothing_that_the_words_do_not() {
 }
 
 #[test]
-fn what_is_not_listed_is_said() {
+fn unlisted_findings_are_counted_in_the_page() {
     let report = PoolsReport {
         more: 1234,
         ..report("")
@@ -272,7 +270,7 @@ fn what_is_not_listed_is_said() {
 }
 
 #[test]
-fn numbers_are_exact_until_nobody_can_read_them() {
+fn numbers_are_exact_up_to_a_readable_length() {
     for (number, text) in [
         (0, "0"),
         (1 << 32, "4294967296"),
@@ -292,19 +290,19 @@ fn a_path_becomes_a_uri() {
         ("./a b/ü#.yaml", "a%20b/%C3%BC%23.yaml"),
         ("/etc/pools.yaml", "file:///etc/pools.yaml"),
     ] {
-        path.clone_into(&mut report.findings[0].places[0].file);
+        path.clone_into(&mut report.findings[0].locations[0].file);
         let log = sarif(&report);
-        let place = &log["runs"][0]["results"][0]["locations"][0]["physicalLocation"];
-        assert_eq!(place["artifactLocation"]["uri"], uri);
+        let location = &log["runs"][0]["results"][0]["locations"][0]["physicalLocation"];
+        assert_eq!(location["artifactLocation"]["uri"], uri);
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever becomes of a manifest on its way, there is a verdict.
+    /// A damaged manifest still yields a report.
     #[test]
-    fn no_damage_makes_it_panic(
+    fn damaged_report_causes_no_panic(
         which: prop::sample::Index,
         cuts in prop::collection::vec((any::<prop::sample::Index>(), 0..30_usize, ".{0,6}"), 1..8),
     ) {
@@ -327,8 +325,8 @@ proptest! {
                 let _ = exclude("192.0.2.10/31", &text);
             }
         }
-        let verdict = check_pools(&inventory, &plan, 10);
-        let report = PoolsReport::new(&inventory, &plan, &verdict);
+        let evaluation = check_pools(&inventory, &plan, 10);
+        let report = PoolsReport::new(&inventory, &plan, &evaluation);
         let mut out = Vec::new();
         ReportPrinter::new(60).write(&mut out, &report).unwrap();
         prop_assert!(!out.is_empty());

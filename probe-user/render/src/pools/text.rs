@@ -1,4 +1,4 @@
-//! Findings in words. A message stands by itself: in a review, nothing else is shown of a finding.
+//! The messages of findings. Each message is self-contained, because code hosts show nothing else.
 
 use std::borrow::Cow;
 
@@ -7,16 +7,16 @@ use probe_pools::{
     ReservedRange, finding::PoolRange, interval::Interval,
 };
 
-/// Of what somebody wrote, so many letters are shown.
+/// Maximum number of characters of a quoted text.
 const MAX_TEXT_CHARS: usize = 120;
-/// So many clusters of a plan are named.
+/// Maximum number of listed clusters of a plan.
 const MAX_CLUSTERS: usize = 10;
 
-/// Of a pool with addresses that has none to hand out.
+/// The message for a pool that has addresses but none to assign.
 const RESERVED_TEXT: &str =
-    "hands out no address: all of them end in .0 or .255, which avoidBuggyIPs keeps back";
+    "assigns no address: all of them end in .0 or .255, which avoidBuggyIPs reserves";
 
-/// What a finding says.
+/// The message of a finding.
 pub fn message(inventory: &PoolInventory, plan: &AddressPlan, finding: &PoolFinding) -> String {
     let pool = |pool| pool_name(inventory, pool);
     let written = |range: PoolRange| shortened(&inventory.range(range).text);
@@ -29,7 +29,7 @@ pub fn message(inventory: &PoolInventory, plan: &AddressPlan, finding: &PoolFind
             range_text(common),
         ),
         PoolFinding::Overlap { one, other, common } => format!(
-            "{} and {} both have {}",
+            "{} and {} both contain {}",
             pool(one.pool),
             pool(other.pool),
             range_text(common),
@@ -39,7 +39,7 @@ pub fn message(inventory: &PoolInventory, plan: &AddressPlan, finding: &PoolFind
             reserved,
             common,
         } => format!(
-            "{} has {}, which the plan keeps for {}",
+            "{} contains {}, which the plan reserves for {}",
             pool(range.pool),
             range_text(common),
             purpose(&plan.reserved[reserved]),
@@ -56,22 +56,22 @@ pub fn message(inventory: &PoolInventory, plan: &AddressPlan, finding: &PoolFind
             addresses,
             ..
         } => format!(
-            "{} has {} outside of what the plan gives to cluster {}",
+            "{} contains {} outside the ranges of the plan for cluster {}",
             pool(range.pool),
             range_text_truncated(first, addresses),
             cluster_name(inventory, inventory.pools[range.pool].cluster),
         ),
         PoolFinding::NotInPlan { pool } => unknown_cluster(inventory, plan, pool),
-        PoolFinding::InvalidRange { pool: of, fault } => {
-            let fault = &inventory.pools[of].faults[fault];
-            format!("{} lists {}", pool(of), invalid_range_text(fault))
+        PoolFinding::InvalidRange { pool: of, range } => {
+            let range = &inventory.pools[of].invalid_ranges[range];
+            format!("{} lists {}", pool(of), invalid_range_text(range))
         }
-        PoolFinding::InvalidPlanRange { fault } => {
-            let fault = &plan.faults[fault];
-            format!("the plan lists {}", invalid_range_text(fault))
+        PoolFinding::InvalidPlanRange { range } => {
+            let range = &plan.invalid_ranges[range];
+            format!("the plan lists {}", invalid_range_text(range))
         }
         PoolFinding::MissingPrefix { range } => format!(
-            "{} lists {} without a prefix length, which is refused; write {}",
+            "{} lists {} without a prefix length, which the controller rejects; write {}",
             pool(range.pool),
             written(range),
             inventory.range(range).interval,
@@ -82,19 +82,19 @@ pub fn message(inventory: &PoolInventory, plan: &AddressPlan, finding: &PoolFind
             written(range),
             range_text(inventory.range(range).interval),
         ),
-        PoolFinding::DuplicatePool { again, .. } => format!(
+        PoolFinding::DuplicatePool { duplicate, .. } => format!(
             "{} is defined twice; the one that is applied last replaces the other",
-            pool(again),
+            pool(duplicate),
         ),
         PoolFinding::AvoidedAddress {
             range,
             first,
             addresses,
         } => format!(
-            "{} hands out {}, {} in .0 or .255, which old equipment takes for a broadcast and drops",
+            "{} assigns {}, {} in .0 or .255, which old equipment drops as a broadcast",
             pool(range.pool),
             first.first(),
-            which_end(addresses),
+            ends_clause(addresses),
         ),
         PoolFinding::EmptyPool { pool: of } if inventory.pools[of].ranges.is_empty() => {
             format!("{} has no addresses", pool(of))
@@ -105,22 +105,22 @@ pub fn message(inventory: &PoolInventory, plan: &AddressPlan, finding: &PoolFind
             name,
         } => {
             let (name, _) = &inventory.advertisements[advertisement].pools[name];
-            let whose = advertisement_name(inventory, advertisement);
+            let advertisement_title = advertisement_name(inventory, advertisement);
             let name = shortened(name);
-            format!("{whose} names the pool {name}, which is not there")
+            format!("{advertisement_title} names the pool {name}, which does not exist")
         }
         PoolFinding::IdleSelector { advertisement, .. } => format!(
             "a selector of {} selects no pool",
             advertisement_name(inventory, advertisement),
         ),
         PoolFinding::Unadvertised { pool: of } => format!(
-            "no advertisement announces {}: services get its addresses, and nobody answers for them",
+            "no advertisement announces {}: services get its addresses, and no host replies for them",
             pool(of),
         ),
     }
 }
 
-/// What to do about a finding.
+/// The next step for a finding.
 pub fn next_of(inventory: &PoolInventory, finding: &PoolFinding) -> &'static str {
     let kind = |range: PoolRange| inventory.pools[range.pool].kind;
     match *finding {
@@ -132,7 +132,7 @@ pub fn next_of(inventory: &PoolInventory, finding: &PoolFinding) -> &'static str
     }
 }
 
-/// `probe pools exclude` writes resources, and no `ConfigMap`.
+/// The next step for overlapping pools. `probe pools exclude` supports custom resources, not `ConfigMap`s.
 const fn next_of_overlap(one: PoolKind, other: Option<PoolKind>) -> &'static str {
     let is_written = match other {
         Some(other) => [one.is_resource(), other.is_resource()],
@@ -140,22 +140,22 @@ const fn next_of_overlap(one: PoolKind, other: Option<PoolKind>) -> &'static str
     };
     match is_written {
         [true, true] => {
-            "take the addresses out of one pool; probe pools exclude prints it without them"
+            "exclude the addresses from one pool; probe pools exclude prints the new manifest"
         }
         [true, false] | [false, true] => {
-            "take the addresses out of one pool; of the one that is no ConfigMap, probe pools exclude prints what is left"
+            "exclude the addresses from one pool; for the custom resource, probe pools exclude prints the new manifest"
         }
-        [false, false] => "take the addresses out of one pool, in its ConfigMap",
+        [false, false] => "remove the addresses from one pool, in its ConfigMap",
     }
 }
 
-/// What to do about findings of a kind.
+/// The next step for findings with this code.
 pub const fn next(code: PoolFindingCode) -> &'static str {
     match code {
         PoolFindingCode::ClusterOverlap
         | PoolFindingCode::PoolOverlap
         | PoolFindingCode::ReservedOverlap => {
-            "take the addresses out of one pool; if it is no ConfigMap, probe pools exclude prints it without them"
+            "exclude the addresses from one pool; for custom resources, probe pools exclude prints the new manifest"
         }
         PoolFindingCode::RangeOverlap => "list each address once",
         PoolFindingCode::PlanOverlap => "give each address to one cluster",
@@ -166,46 +166,42 @@ pub const fn next(code: PoolFindingCode) -> &'static str {
             "write a CIDR (192.0.2.0/24) or a range (192.0.2.1-192.0.2.9)"
         }
         PoolFindingCode::MissingPrefix => "add /32, or /128 for IPv6",
-        PoolFindingCode::DuplicatePool => "give one of them another name",
-        PoolFindingCode::NotInPlan => {
-            "add the cluster to the plan, or see that its name is the plan's"
-        }
+        PoolFindingCode::DuplicatePool => "rename one of them",
+        PoolFindingCode::NotInPlan => "add the cluster to the plan, or correct its name",
         PoolFindingCode::HostBits => "write the whole network, or a range for a part of it",
         PoolFindingCode::AvoidedAddress => {
             "set avoidBuggyIPs: true in the pool's spec, or leave these addresses out"
         }
-        PoolFindingCode::EmptyPool => "list addresses that it may hand out, or delete the pool",
+        PoolFindingCode::EmptyPool => "list addresses that it may assign, or delete the pool",
         PoolFindingCode::UnknownPool => "correct the name, or add the pool",
         PoolFindingCode::IdleSelector => "correct the selector, or the labels of the pools",
         PoolFindingCode::Unadvertised => "add it to an L2Advertisement or a BGPAdvertisement",
     }
 }
 
-/// What a kind of finding is, for those who know only its name.
+/// The description of a finding code, for SARIF rules.
 pub const fn description(code: PoolFindingCode) -> &'static str {
     match code {
         PoolFindingCode::ClusterOverlap => "Pools of two clusters have addresses in common.",
         PoolFindingCode::PoolOverlap => "Two pools of a cluster have addresses in common.",
         PoolFindingCode::RangeOverlap => "Two ranges of a pool have addresses in common.",
         PoolFindingCode::ReservedOverlap => {
-            "A pool has addresses that the plan keeps for something else."
+            "A pool contains addresses that the plan reserves for another use."
         }
         PoolFindingCode::PlanOverlap => "The plan gives the same addresses to two clusters.",
         PoolFindingCode::OutsidePlan => {
-            "A pool has addresses that the plan does not give to its cluster."
+            "A pool contains addresses that the plan does not give to its cluster."
         }
         PoolFindingCode::InvalidRange => {
-            "A range is none: bad syntax, reversed, or of two families."
+            "A range is invalid: bad syntax, reversed, or of two address families."
         }
-        PoolFindingCode::MissingPrefix => "An address stands where a CIDR has to be.",
+        PoolFindingCode::MissingPrefix => "An address is listed where a CIDR is required.",
         PoolFindingCode::DuplicatePool => "Two pools of a cluster have the same name.",
-        PoolFindingCode::NotInPlan => "The plan does not know a cluster that has pools.",
-        PoolFindingCode::HostBits => "A CIDR begins before the address it is written with.",
-        PoolFindingCode::AvoidedAddress => {
-            "A pool hands out IPv4 addresses that end in .0 or .255."
-        }
-        PoolFindingCode::EmptyPool => "A pool has no addresses that it hands out.",
-        PoolFindingCode::UnknownPool => "An advertisement names a pool that is not there.",
+        PoolFindingCode::NotInPlan => "The plan does not contain a cluster that has pools.",
+        PoolFindingCode::HostBits => "A CIDR has host bits set.",
+        PoolFindingCode::AvoidedAddress => "A pool assigns IPv4 addresses that end in .0 or .255.",
+        PoolFindingCode::EmptyPool => "A pool has no assignable addresses.",
+        PoolFindingCode::UnknownPool => "An advertisement names a pool that does not exist.",
         PoolFindingCode::IdleSelector => "A selector of an advertisement selects no pool.",
         PoolFindingCode::Unadvertised => "No advertisement announces a pool.",
     }
@@ -239,12 +235,12 @@ fn cluster_name(inventory: &PoolInventory, cluster: usize) -> Cow<'_, str> {
 fn unknown_cluster(inventory: &PoolInventory, plan: &AddressPlan, pool: usize) -> String {
     let cluster = cluster_name(inventory, inventory.pools[pool].cluster);
     format!(
-        "the plan does not know cluster {cluster}, which has pools; it knows {}",
+        "the plan does not contain cluster {cluster}, which has pools; it contains {}",
         clusters(plan)
     )
 }
 
-/// The clusters of a plan, as a sentence has them.
+/// Joins the clusters of a plan for a sentence.
 fn clusters(plan: &AddressPlan) -> String {
     let names = plan.shares.iter().take(MAX_CLUSTERS);
     let mut names: Vec<_> = names.map(|share| shortened(&share.cluster)).collect();
@@ -259,15 +255,15 @@ fn clusters(plan: &AddressPlan) -> String {
     }
 }
 
-/// What should be a range and is none, and why.
-fn invalid_range_text(fault: &InvalidRangeEntry) -> String {
-    let text = shortened(&fault.text);
-    let why = fault.error.to_string();
-    // An address that is none is the whole text, or too long to be told twice.
+/// An invalid range with its error.
+fn invalid_range_text(range: &InvalidRangeEntry) -> String {
+    let text = shortened(&range.text);
+    let why = range.error.to_string();
+    // The error may repeat the whole text, so it is shortened as well.
     format!("{text:?}: {}", shortened(&why))
 }
 
-/// As much of a text as a sentence can take.
+/// Truncates a text for a sentence.
 pub fn shortened(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(MAX_TEXT_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
@@ -275,15 +271,15 @@ pub fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// So many addresses end in something.
-fn which_end(addresses: u128) -> String {
+/// The clause for addresses with an avoided last byte.
+fn ends_clause(addresses: u128) -> String {
     match addresses {
         1 => "which ends".to_owned(),
         many => format!("one of {} addresses that end", amount(many)),
     }
 }
 
-/// What a range is kept for.
+/// The purpose of a reserved range.
 fn purpose(reserved: &ReservedRange) -> String {
     match (&reserved.name, &reserved.cluster) {
         (Some(name), _) => format!("{} ({})", reserved.purpose, shortened(name)),
@@ -292,7 +288,7 @@ fn purpose(reserved: &ReservedRange) -> String {
     }
 }
 
-/// Addresses, and how many there are beside them.
+/// Formats the first addresses of a larger set, with the number of the others.
 fn range_text_truncated(first: Interval, all: u128) -> String {
     match all.saturating_sub(first.count()) {
         0 => range_text(first),
@@ -300,15 +296,15 @@ fn range_text_truncated(first: Interval, all: u128) -> String {
     }
 }
 
-/// Addresses, and how many they are.
+/// Formats an interval, with its number of addresses.
 fn range_text(interval: Interval) -> String {
     match interval.count() {
-        1 => interval.spoken(),
+        1 => interval.describe(),
         many => format!("{interval} ({} addresses)", amount(many)),
     }
 }
 
-/// A number of addresses as people read it.
+/// Formats a number of addresses for people.
 pub fn amount(number: u128) -> String {
     const LARGE: u128 = 10_000_000_000;
     if number < LARGE {

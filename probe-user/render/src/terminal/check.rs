@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use probe_model::{CheckOwnerRecord, CheckRecord, CheckVerdict, after_check, vendor};
+use probe_model::{CheckOwnerRecord, CheckRecord, CheckStatus, after_check, vendor};
 
-use super::{Headline, Terminal, layout, place, write_labelled};
+use super::{Headline, Terminal, layout, location, write_labelled};
 use crate::text;
 
 impl Terminal {
@@ -22,11 +22,11 @@ impl Terminal {
         let head = Headline {
             time: record.time,
             style: style(record),
-            word: verdict_word(record.verdict),
+            title: status_word(record.status),
             ip: record.ip.to_string(),
-            place: place(&record.interface, record.vlan),
+            location: location(&record.interface, record.vlan),
         };
-        let is_plain = record.verdict == CheckVerdict::OneOwner && record.hint.is_none();
+        let is_plain = record.status == CheckStatus::OneOwner && record.hint.is_none();
         let disagrees = record.neighbor.as_ref().is_some_and(|entry| !entry.agrees);
         if let (true, [owner]) = (is_plain, &record.owners[..])
             && let [mac] = owner.macs[..]
@@ -37,7 +37,7 @@ impl Terminal {
             } else {
                 vendor::describe(mac)
             };
-            self.write_beside(out, used, mac, &name)?;
+            self.write_mac_after(out, used, mac, &name)?;
             if !brief || unexpected || disagrees {
                 self.labelled(out, "", &self.describe_replies(owner, record))?;
             }
@@ -69,7 +69,7 @@ impl Terminal {
             self.labelled(out, "expected", expected)?;
         }
         if let Some(hint) = record.hint {
-            self.labelled(out, "cause?", text::cause(hint))?;
+            self.labelled(out, "hint", text::cause(hint))?;
         }
         if let Some(step) = after_check(record) {
             self.step(out, &step)?;
@@ -104,7 +104,7 @@ impl Terminal {
         self.labelled(out, "", &self.describe_replies(owner, record))
     }
 
-    /// Its frames, how often and how fast; over a longer time also when.
+    /// Describes the frames of an owner: numbers and round-trip times, and over a longer time the times of day.
     fn describe_replies(&self, owner: &CheckOwnerRecord, record: &CheckRecord) -> String {
         let mut parts = Vec::new();
         if owner.replies > 0 {
@@ -165,7 +165,7 @@ impl Terminal {
                 .as_ref()
                 .map(|pool| format!("pool {}", pool.name)),
         );
-        if let (CheckVerdict::OneOwner, [owner, ..]) = (record.verdict, &record.owners[..]) {
+        if let (CheckStatus::OneOwner, [owner, ..]) = (record.status, &record.owners[..]) {
             parts.push(match &owner.node {
                 Some(node) => format!("at node {node}"),
                 None if record.expected == Some(false) => "at no node of the cluster".to_owned(),
@@ -179,9 +179,9 @@ impl Terminal {
         let Some(entry) = &record.neighbor else {
             return Ok(());
         };
-        let text = match (entry.agrees, record.verdict) {
-            (true, CheckVerdict::OneOwner) if brief => return Ok(()),
-            (true, CheckVerdict::OneOwner) => "this host's entry agrees".to_owned(),
+        let text = match (entry.agrees, record.status) {
+            (true, CheckStatus::OneOwner) if brief => return Ok(()),
+            (true, CheckStatus::OneOwner) => "this host's entry agrees".to_owned(),
             (true, _) => format!("this host sends to {}", entry.mac),
             (false, _) => format!(
                 "this host sends to {}, which does not reply for it",
@@ -192,69 +192,69 @@ impl Terminal {
     }
 }
 
-/// The verdict as a headline.
-const fn verdict_word(verdict: CheckVerdict) -> &'static str {
-    match verdict {
-        CheckVerdict::OneOwner => "one owner",
-        CheckVerdict::Conflict => "conflict",
-        CheckVerdict::Moved => "moved",
-        CheckVerdict::Contested => "contested",
-        CheckVerdict::NoReply => "no reply",
-        CheckVerdict::NotProbed => "not probed",
+/// The status as a headline.
+const fn status_word(status: CheckStatus) -> &'static str {
+    match status {
+        CheckStatus::OneOwner => "one owner",
+        CheckStatus::Conflict => "conflict",
+        CheckStatus::Moved => "moved",
+        CheckStatus::Contested => "contested",
+        CheckStatus::NoReply => "no reply",
+        CheckStatus::NotProbed => "not probed",
     }
 }
 
 fn style(record: &CheckRecord) -> Style {
     let color = |color: AnsiColor| Style::new().fg_color(Some(color.into()));
-    match record.verdict {
-        CheckVerdict::Conflict => color(AnsiColor::Red).bold(),
+    match record.status {
+        CheckStatus::Conflict => color(AnsiColor::Red).bold(),
         _ if record.expected == Some(false) => color(AnsiColor::Yellow).bold(),
-        CheckVerdict::Moved | CheckVerdict::Contested | CheckVerdict::NotProbed => {
+        CheckStatus::Moved | CheckStatus::Contested | CheckStatus::NotProbed => {
             color(AnsiColor::Yellow).bold()
         }
-        CheckVerdict::OneOwner => color(AnsiColor::Green),
-        CheckVerdict::NoReply => Style::new(),
+        CheckStatus::OneOwner => color(AnsiColor::Green),
+        CheckStatus::NoReply => Style::new(),
     }
 }
 
 fn sentence(record: &CheckRecord) -> Option<String> {
     let owners = record.owners.iter();
     let owners = owners.filter(|owner| owner.is_owner()).count();
-    match record.verdict {
-        CheckVerdict::OneOwner => None,
-        CheckVerdict::Conflict if owners < 2 => {
+    match record.status {
+        CheckStatus::OneOwner => None,
+        CheckStatus::Conflict if owners < 2 => {
             Some("Two hosts claim this address at once.".to_owned())
         }
-        CheckVerdict::Conflict => Some(match owners {
+        CheckStatus::Conflict => Some(match owners {
             2 => "Two hosts own this address at once.".to_owned(),
             number if record.frames_dropped > 0 => {
                 format!("{number} hosts or more own this address at once.")
             }
             number => format!("{number} hosts own this address at once."),
         }),
-        CheckVerdict::Contested => {
+        CheckStatus::Contested => {
             Some("Two hosts reply with the MACs of one virtual router.".to_owned())
         }
-        CheckVerdict::Moved => Some("It moved from one host to another during the check.".to_owned()),
-        CheckVerdict::NoReply => Some(format!(
+        CheckStatus::Moved => Some("It moved from one host to another during the check.".to_owned()),
+        CheckStatus::NoReply => Some(format!(
             "No host replied for it; {}.",
             match record.probes_sent {
                 1 => "one probe".to_owned(),
                 number => format!("{number} probes"),
             }
         )),
-        CheckVerdict::NotProbed if record.probes_sent == 0 && record.probed_by.is_some() => Some(
-            "It was not probed: another host may be booting with it, and would take a probe for a rival's."
+        CheckStatus::NotProbed if record.probes_sent == 0 && record.probed_by.is_some() => Some(
+            "It was not probed: another host may be booting with it, and would treat a probe as a conflict."
                 .to_owned(),
         ),
-        CheckVerdict::NotProbed if record.probes_sent == 0 => {
+        CheckStatus::NotProbed if record.probes_sent == 0 => {
             Some("The check ended before it was probed.".to_owned())
         }
-        CheckVerdict::NotProbed => Some("The check ended before all replies were in.".to_owned()),
+        CheckStatus::NotProbed => Some("The check ended before all replies were in.".to_owned()),
     }
 }
 
-/// In milliseconds.
+/// Formats round-trip times in milliseconds.
 pub(super) fn times(fastest: u64, slowest: u64) -> String {
     let milliseconds = |microseconds: u64| {
         let (whole, rest) = (microseconds / 1000, microseconds % 1000);

@@ -13,12 +13,12 @@ use probe_cluster::{
 };
 use probe_model::{AnnouncementMode, FindingRecord, vendor};
 
-use super::{COMMAND, LABEL, Terminal, check, layout, place};
+use super::{COMMAND, LABEL, Terminal, check, layout, location};
 use crate::text;
 
 /// The column of the text after a label.
-const BEHIND: usize = 10;
-/// The most lines of each kind, so that all fits one screen.
+const TEXT_COLUMN: usize = 10;
+/// Maximum number of lines of each kind, so that everything fits on one screen.
 const OWNERS: usize = 4;
 const HISTORY: usize = 8;
 const EVIDENCE: usize = 4;
@@ -27,37 +27,37 @@ const GAPS: usize = 4;
 
 impl Terminal {
     /// Writes an explanation.
-    pub fn explanation(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
-        let style = style(told.status);
-        let head = format!("{}  {}", told.ip, word(told.status));
-        let zoned = told.time.to_zoned(self.zone.clone());
+    pub fn explanation(&self, out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
+        let style = style(explanation.status);
+        let head = format!("{}  {}", explanation.ip, status_label(explanation.status));
+        let zoned = explanation.time.to_zoned(self.zone.clone());
         let time = zoned.strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
         let room = self
             .width
             .saturating_sub(layout::width_of(&head) + layout::width_of(&time));
         writeln!(out, "{style}{head}{style:#}{:room$}{time}", "")?;
-        for line in layout::wrap(&told.summary, self.width - 2) {
+        for line in layout::wrap(&explanation.summary, self.width - 2) {
             writeln!(out, "  {line}")?;
         }
-        self.owners_now(out, told)?;
-        self.write_expected_owner(out, told)?;
-        self.cause_of(out, told)?;
-        self.timeline(out, told)?;
-        self.drifts(out, told)?;
+        self.current_owners(out, explanation)?;
+        self.write_expected_owner(out, explanation)?;
+        self.cause_of(out, explanation)?;
+        self.timeline(out, explanation)?;
+        self.drifts(out, explanation)?;
         let mut label = "next";
-        for step in &told.next {
+        for step in &explanation.next {
             self.write_indented(out, label, &step.purpose)?;
-            for line in layout::command(&step.command, self.width - BEHIND) {
-                writeln!(out, "{:BEHIND$}{COMMAND}{line}{COMMAND:#}", "")?;
+            for line in layout::command(&step.command, self.width - TEXT_COLUMN) {
+                writeln!(out, "{:TEXT_COLUMN$}{COMMAND}{line}{COMMAND:#}", "")?;
             }
             label = "";
         }
-        self.known(out, told)
+        self.sources(out, explanation)
     }
 
-    fn owners_now(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+    fn current_owners(&self, out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
         let mut label = "owners";
-        for owner in told.owners.iter().take(OWNERS) {
+        for owner in explanation.owners.iter().take(OWNERS) {
             let mac = owner.macs.first();
             let mac_text = mac.map_or_else(String::new, ToString::to_string);
             let mut names = Vec::new();
@@ -71,32 +71,32 @@ impl Terminal {
             }
             names.extend(mac.map(|&mac| vendor::describe(mac).into_owned()));
             let text = format!("{mac_text}  {}", names.join(", "));
-            write_behind(
+            write_after_label(
                 out,
                 label,
-                &layout::truncate_to_width(&text, self.width - BEHIND),
+                &layout::truncate_to_width(&text, self.width - TEXT_COLUMN),
             )?;
             label = "";
-            self.write_indented(out, "", &self.activity(owner, told))?;
+            self.write_indented(out, "", &self.activity(owner, explanation))?;
         }
-        let more = told.owners.len().saturating_sub(OWNERS);
+        let more = explanation.owners.len().saturating_sub(OWNERS);
         if more > 0 {
             self.write_indented(out, "", &format!("and {more} more"))?;
         }
-        if told.owners.is_empty() && told.check.is_some() {
+        if explanation.owners.is_empty() && explanation.check.is_some() {
             self.write_indented(out, label, "no host replies to this node")?;
         }
-        self.write_check(out, told)
+        self.write_check(out, explanation)
     }
 
-    fn activity(&self, owner: &ExplainedOwnerRecord, told: &Explanation) -> String {
+    fn activity(&self, owner: &ExplainedOwnerRecord, explanation: &Explanation) -> String {
         let what = match owner.activity {
             OwnerActivity::Holds => "has it configured".to_owned(),
             OwnerActivity::Announces => {
                 "a speaker on this host announces it, as the daemon observed".to_owned()
             }
             OwnerActivity::Replies => {
-                let record = told.check.as_ref().and_then(|record| {
+                let record = explanation.check.as_ref().and_then(|record| {
                     let mut owners = record.owners.iter();
                     let found = owners.find(|one| one.macs == owner.macs)?;
                     Some((record, found))
@@ -120,19 +120,22 @@ impl Terminal {
             OwnerActivity::Known => match owner.last_seen {
                 Some(last) => format!(
                     "last claim observed by the daemon: {}",
-                    self.format_time(last, told.time)
+                    self.format_time(last, explanation.time)
                 ),
                 None => "known to the daemon".to_owned(),
             },
         };
         match owner.first_seen {
-            Some(first) => format!("{what}; first seen {}", self.format_time(first, told.time)),
+            Some(first) => format!(
+                "{what}; first seen {}",
+                self.format_time(first, explanation.time)
+            ),
             None => what,
         }
     }
 
-    fn write_check(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
-        let text = match (&told.check, &told.not_probed) {
+    fn write_check(&self, out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
+        let text = match (&explanation.check, &explanation.not_probed) {
             (Some(check), _) => {
                 let probes = match check.probes_sent {
                     1 => "1 probe".to_owned(),
@@ -148,7 +151,7 @@ impl Terminal {
                 };
                 format!(
                     "{probes} on {}{neighbour}",
-                    place(&check.interface, check.vlan)
+                    location(&check.interface, check.vlan)
                 )
             }
             (None, Some(why)) => format!("none: {why}"),
@@ -157,24 +160,28 @@ impl Terminal {
         self.write_indented(out, "probes", &text)
     }
 
-    fn write_expected_owner(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
-        let Some(announced) = told.announced else {
+    fn write_expected_owner(
+        &self,
+        out: &mut impl Write,
+        explanation: &Explanation,
+    ) -> io::Result<()> {
+        let Some(announced) = explanation.announced else {
             return Ok(());
         };
         let mut label = "expected";
-        for service in told.services.iter().take(3) {
-            self.write_indented(out, label, &self.service(service, told))?;
+        for service in explanation.services.iter().take(3) {
+            self.write_indented(out, label, &self.service(service, explanation))?;
             label = "";
         }
-        let more = told.services.len().saturating_sub(3);
+        let more = explanation.services.len().saturating_sub(3);
         if more > 0 {
             self.write_indented(out, "", &format!("and {more} more services"))?;
         }
-        if told.services.is_empty() {
+        if explanation.services.is_empty() {
             self.write_indented(out, label, "no service has it")?;
             label = "";
         }
-        let by = match &told.announcers[..] {
+        let by = match &explanation.announcers[..] {
             [] => String::new(),
             nodes => format!(" by {} (MetalLB's status)", nodes.join(", ")),
         };
@@ -182,11 +189,11 @@ impl Terminal {
             AnnouncementMode::Layer2 => format!("announced on layer 2{by}"),
             AnnouncementMode::Bgp => "announced by BGP only".to_owned(),
             AnnouncementMode::NotAnnounced => {
-                "not announced: no advertisement is for it".to_owned()
+                "not announced: no advertisement covers it".to_owned()
             }
             AnnouncementMode::Unknown => format!("announced in an unknown way{by}"),
         };
-        let text = match &told.pool {
+        let text = match &explanation.pool {
             Some(pool) => format!(
                 "pool {} ({}), {how}",
                 pool.title(),
@@ -197,7 +204,7 @@ impl Terminal {
         self.write_indented(out, label, &text)
     }
 
-    fn service(&self, service: &ExplainedServiceRecord, told: &Explanation) -> String {
+    fn service(&self, service: &ExplainedServiceRecord, explanation: &Explanation) -> String {
         let how = if service.requested {
             "requested"
         } else {
@@ -214,16 +221,22 @@ impl Terminal {
             text = format!("{text}, may share it ({key})");
         }
         if let Some(created) = service.created {
-            text = format!("{text}; created {}", self.format_time(created, told.time));
+            text = format!(
+                "{text}; created {}",
+                self.format_time(created, explanation.time)
+            );
         }
         if let Some(assigned) = service.assigned {
-            text = format!("{text}; assigned {}", self.format_time(assigned, told.time));
+            text = format!(
+                "{text}; assigned {}",
+                self.format_time(assigned, explanation.time)
+            );
         }
         text
     }
 
-    fn cause_of(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
-        if let Some(cause) = &told.cause {
+    fn cause_of(&self, out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
+        if let Some(cause) = &explanation.cause {
             let text = format!(
                 "{} ({}, {})",
                 text::cluster_cause(cause.kind),
@@ -236,42 +249,42 @@ impl Terminal {
             }
             return Ok(());
         }
-        let hint = told.check.as_ref().and_then(|check| check.hint);
-        let hint = hint.or_else(|| told.conflict.and_then(|conflict| conflict.hint));
+        let hint = explanation.check.as_ref().and_then(|check| check.hint);
+        let hint = hint.or_else(|| explanation.conflict.and_then(|conflict| conflict.hint));
         match hint {
-            Some(hint) => self.write_indented(out, "cause?", text::cause(hint)),
+            Some(hint) => self.write_indented(out, "hint", text::cause(hint)),
             None => Ok(()),
         }
     }
 
     /// The history, the latest last.
-    fn timeline(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+    fn timeline(&self, out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
         let mut label = "timeline";
-        let earlier = told.history.len().saturating_sub(HISTORY);
+        let earlier = explanation.history.len().saturating_sub(HISTORY);
         if earlier > 0 {
-            let text = format!("{earlier} earlier: probe history --ip {}", told.ip);
+            let text = format!("{earlier} earlier: probe history --ip {}", explanation.ip);
             self.write_indented(out, label, &text)?;
             label = "";
         }
-        for finding in told.history.iter().skip(earlier) {
+        for finding in explanation.history.iter().skip(earlier) {
             let line = format!(
                 "{}  {:<17} {}",
-                self.format_time(finding.time, told.time),
+                self.format_time(finding.time, explanation.time),
                 finding.finding.label(),
                 finding_sentence(finding)
             );
-            write_behind(
+            write_after_label(
                 out,
                 label,
-                layout::truncate_to_width(&line, self.width - BEHIND).trim_end(),
+                layout::truncate_to_width(&line, self.width - TEXT_COLUMN).trim_end(),
             )?;
             label = "";
         }
-        if let Some(conflict) = &told.conflict {
+        if let Some(conflict) = &explanation.conflict {
             let text = format!(
                 "open since {}, last evidence {}{}",
-                self.format_time(conflict.since, told.time),
-                self.format_time(conflict.last_evidence, told.time),
+                self.format_time(conflict.since, explanation.time),
+                self.format_time(conflict.last_evidence, explanation.time),
                 if conflict.quiet { ", quiet now" } else { "" }
             );
             self.write_indented(out, "conflict", &text)?;
@@ -279,23 +292,23 @@ impl Terminal {
         Ok(())
     }
 
-    fn drifts(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+    fn drifts(&self, out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
         let mut label = "drift";
-        for drift in told.drifts.iter().take(DRIFTS) {
-            self.write_indented(out, label, &drift_words(drift))?;
+        for drift in explanation.drifts.iter().take(DRIFTS) {
+            self.write_indented(out, label, &describe_drift(drift))?;
             label = "";
         }
         Ok(())
     }
 
     /// The sources of the data and what is missing.
-    fn known(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+    fn sources(&self, out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
         let mut label = "sources";
-        if let Some(known) = &told.cluster {
-            self.write_indented(out, label, &knowledge(known, told.time))?;
+        if let Some(sources) = &explanation.cluster {
+            self.write_indented(out, label, &describe_source(sources, explanation.time))?;
             label = "";
         }
-        for gap in told.gaps.iter().take(GAPS) {
+        for gap in explanation.gaps.iter().take(GAPS) {
             self.write_indented(out, label, gap)?;
             label = "";
         }
@@ -304,19 +317,19 @@ impl Terminal {
 
     fn write_indented(&self, out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
         let mut label = label;
-        for line in layout::wrap(text, self.width - BEHIND) {
-            write_behind(out, label, &line)?;
+        for line in layout::wrap(text, self.width - TEXT_COLUMN) {
+            write_after_label(out, label, &line)?;
             label = "";
         }
         Ok(())
     }
 }
 
-fn write_behind(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+fn write_after_label(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
     if label.is_empty() {
-        writeln!(out, "{:BEHIND$}{text}", "")
+        writeln!(out, "{:TEXT_COLUMN$}{text}", "")
     } else {
-        writeln!(out, "{LABEL}{label:<BEHIND$}{LABEL:#}{text}")
+        writeln!(out, "{LABEL}{label:<TEXT_COLUMN$}{LABEL:#}{text}")
     }
 }
 
@@ -347,10 +360,10 @@ fn finding_sentence(finding: &FindingRecord) -> String {
 }
 
 /// The kind and sentence of a drift.
-fn drift_words(drift: &serde_json::Value) -> String {
+fn describe_drift(drift: &serde_json::Value) -> String {
     let text = |name: &str| drift.get(name).and_then(serde_json::Value::as_str);
     let kind = text("drift").or_else(|| text("kind"));
-    let said = ["summary", "says", "message"].into_iter().find_map(text);
+    let said = ["summary", "message"].into_iter().find_map(text);
     match (kind, said) {
         (Some(kind), Some(said)) => format!("{kind}: {said}"),
         (Some(one), None) | (None, Some(one)) => one.to_owned(),
@@ -359,8 +372,8 @@ fn drift_words(drift: &serde_json::Value) -> String {
 }
 
 /// The source of the cluster data, and when it was last updated. Resources that are out of date are listed by themselves.
-fn knowledge(known: &ClusterSourceRecord, now: Timestamp) -> String {
-    let source = match (known.source, &known.context) {
+fn describe_source(sources: &ClusterSourceRecord, now: Timestamp) -> String {
+    let source = match (sources.source, &sources.context) {
         (ClusterSource::Daemon, _) => "from the daemon".to_owned(),
         (ClusterSource::Kubeconfig, Some(context)) => {
             format!("from the API server, context {context}")
@@ -368,22 +381,22 @@ fn knowledge(known: &ClusterSourceRecord, now: Timestamp) -> String {
         (ClusterSource::Kubeconfig, None) => "from the API server, by kubeconfig".to_owned(),
         (ClusterSource::Pod, _) => "from the API server, as this pod".to_owned(),
     };
-    let latest = known
+    let latest = sources
         .freshness
         .values()
         .filter(|freshness| {
             matches!(
-                freshness.known,
+                freshness.state,
                 ResourceState::Current | ResourceState::Stale
             )
         })
-        .filter_map(|freshness| freshness.heard)
+        .filter_map(|freshness| freshness.last_update)
         .max();
     let age = match latest {
         Some(at) => format!(", updated {} ago", span(now.duration_since(at).as_secs())),
         None => String::new(),
     };
-    let nodes = match known.nodes {
+    let nodes = match sources.nodes {
         Some(1) => ", 1 node".to_owned(),
         Some(number) => format!(", {number} nodes"),
         None => String::new(),
@@ -402,7 +415,7 @@ fn span(seconds: i64) -> String {
 }
 
 /// The status as a headline.
-const fn word(status: AddressStatus) -> &'static str {
+const fn status_label(status: AddressStatus) -> &'static str {
     match status {
         AddressStatus::Conflict => "CONFLICT",
         AddressStatus::Contested => "CONTESTED",

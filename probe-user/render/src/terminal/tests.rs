@@ -1,4 +1,4 @@
-//! What people read, word for word.
+//! The exact text for people.
 
 use jiff::tz::TimeZone;
 use probe_common::wire::BogusFrameReason;
@@ -98,16 +98,16 @@ fn a_new_binding_is_one_line() {
 }
 
 #[test]
-fn a_move_says_from_whom_to_whom() {
+fn move_shows_old_and_new_owner() {
     reads(
         &finding(FindingKind::Moved, Severity::Notice, two()),
         "
 02:13:07  moved              192.0.2.10       eth0
-          Another owner has this address now, and the one before keeps silent: a
-          failover, or somebody moved it.
-          now       02:00:00:00:00:0b  made up (VM, container or bond)
+          Another host owns this address now, and the previous owner does not
+          reply: a failover, or the address was moved.
+          owner     02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
-          before    d0:8e:79:00:00:01  Dell Inc.
+          previous  d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
           since     02:13:06
           next      if nobody moved it on purpose, see which machine has it now:
@@ -122,13 +122,13 @@ fn a_conflict_names_the_address_both_owners_and_the_next_command() {
         &conflict(Evidence::DuplicateReply),
         "
 02:13:07  conflict           192.0.2.10       eth0
-          Critical: two owners have this address at once; they answered the same
+          Critical: two hosts reply for this address; they replied to the same
           request.
-          now       02:00:00:00:00:0b  made up (VM, container or bond)
+          owner 1   02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
-          before    d0:8e:79:00:00:01  Dell Inc.
+          owner 2   d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
-          since     02:13:06; 1 request answered twice
+          since     02:13:06; 1 request with two replies
           next      see which machines these are, and take the address off all
                     but one:
                     ip neigh | grep -e 02:00:00:00:00:0b -e d0:8e:79:00:00:01
@@ -137,7 +137,7 @@ fn a_conflict_names_the_address_both_owners_and_the_next_command() {
 }
 
 #[test]
-fn a_conflict_with_this_host_says_which_owner_that_is() {
+fn conflict_with_this_host_marks_the_local_owner() {
     let mut record = conflict(Evidence::Local);
     record.owners[1].local = true;
     record.owners[1].claims = 0;
@@ -146,13 +146,13 @@ fn a_conflict_with_this_host_says_which_owner_that_is() {
         &record,
         "
 02:13:07  conflict           192.0.2.10       eth0 vlan 100
-          Critical: two owners have this address at once; this host holds it,
-          and another machine goes on claiming it.
-          now       02:00:00:00:00:0b  made up (VM, container or bond)
+          Critical: two hosts claim this address; this host owns it, and another
+          host continues to claim it.
+          owner 1   02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
-          before    d0:8e:79:00:00:01  this host, Dell Inc.
+          owner 2   d0:8e:79:00:00:01  this host, Dell Inc.
                     since 01:00:00
-          since     02:13:06; 1 request answered twice
+          since     02:13:06; 1 request with two replies
           next      see where this host has it; take it off here, or off the
                     other machine:
                     ip address show to 192.0.2.10
@@ -161,7 +161,7 @@ fn a_conflict_with_this_host_says_which_owner_that_is() {
 }
 
 #[test]
-fn a_contested_address_of_two_masters_says_what_to_listen_to() {
+fn contested_virtual_mac_hints_at_two_vrrp_masters() {
     let record = FindingRecord {
         hint: Some(Hint::TwoMasters),
         vlan: Vlan([100, 0]),
@@ -187,14 +187,14 @@ fn a_contested_address_of_two_masters_says_what_to_listen_to() {
         &record,
         "
 02:13:07  contested          192.0.2.10       eth0 vlan 100
-          Warning: owners take turns on this address, but less than a conflict
-          needs: a restart, a failback, or a conflict that begins.
-          now       00:00:5e:00:01:33  virtual router (VRRP or CARP), group 51
+          Warning: ownership of this address is flapping, with less evidence
+          than a conflict needs: a restart, a failback, or the start of a
+          conflict.
+          owner     00:00:5e:00:01:33  virtual router (VRRP or CARP), group 51
                     4 claims since 02:13:05, last 02:13:07
-          since     2026-11-19 23:59:59; 2 times taken back, 3 more like it not
-                    reported
-          cause?    two routers are master at once (VRRP, CARP, HSRP): they do
-                    not hear each other
+          since     2026-11-19 23:59:59; 2 flaps, 3 more suppressed
+          hint      two routers are master at once (VRRP, CARP, HSRP): they do
+                    not receive each other's advertisements
           next      see who says that it is master; two sources are two masters:
                     tcpdump -c 10 -nvi eth0 vlan 100 and ip proto 112
 ",
@@ -202,17 +202,17 @@ fn a_contested_address_of_two_masters_says_what_to_listen_to() {
 }
 
 #[test]
-fn the_end_of_a_conflict_says_how_sure_that_is() {
+fn resolution_shows_whether_it_is_confirmed() {
     let one = || vec![owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:07")];
     reads(
         &finding(FindingKind::ConflictQuiet, Severity::Notice, two()),
         "
 02:13:07  conflict_quiet     192.0.2.10       eth0
-          No new evidence for a while, and no proof that it is over: the
-          conflict stays open.
-          now       02:00:00:00:00:0b  made up (VM, container or bond)
+          No new evidence recently, and not confirmed resolved: the conflict
+          stays open.
+          owner 1   02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
-          before    d0:8e:79:00:00:01  Dell Inc.
+          owner 2   d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
           since     02:13:06
           next      a silent duplicate answers only when asked:
@@ -223,8 +223,9 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
         &finding(FindingKind::ConflictResolved, Severity::Notice, one()),
         "
 02:13:07  conflict_resolved  192.0.2.10       eth0
-          The conflict is over: asked twice, exactly one owner answered.
-          now       02:00:00:00:00:0b  made up (VM, container or bond)
+          The conflict is resolved: exactly one owner replied to two rounds of
+          probes.
+          owner     02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           since     02:13:06
           next      nothing, or see whether it stays so:
@@ -235,9 +236,9 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
         &finding(FindingKind::ConflictExpired, Severity::Notice, one()),
         "
 02:13:07  conflict_expired   192.0.2.10       eth0
-          The conflict is no longer kept open: no second owner has claimed the
-          address for a long time.
-          now       02:00:00:00:00:0b  made up (VM, container or bond)
+          The conflict has expired: no second owner has claimed the address for
+          a long time.
+          owner     02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           since     02:13:06
           next      a silent duplicate answers only when asked:
@@ -247,18 +248,18 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
 }
 
 #[test]
-fn a_denied_probe_names_the_newcomer_and_the_owner() {
+fn denied_probe_shows_prober_and_owner() {
     let mut owners = vec![owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:07")];
     owners.push(owner(OwnerRole::Prober, A, 0, "02:13:07", "02:13:07"));
     reads(
         &finding(FindingKind::ProbeDenied, Severity::Info, owners),
         "
 02:13:07  probe_denied       192.0.2.10       eth0
-          A newcomer asked whether this address is free, and was told that it is
-          not.
-          now       02:00:00:00:00:0b  made up (VM, container or bond)
+          A host probed this address before using it, and the owner replied: the
+          address is in use.
+          owner     02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
-          asked by  02:00:00:00:00:0a  made up (VM, container or bond)
+          probed by 02:00:00:00:00:0a  made up (VM, container or bond)
                     at 02:13:07
           next      give the newcomer another address; to see which machine it
                     is:
@@ -268,7 +269,7 @@ fn a_denied_probe_names_the_newcomer_and_the_owner() {
 }
 
 #[test]
-fn a_frame_without_a_valid_claim_says_what_is_wrong_with_it() {
+fn bogus_claim_shows_its_reason() {
     let record = FindingRecord {
         reason: Some(BogusReason::Frame(BogusFrameReason::ShaBroadcast)),
         counts: CountsRecord {
@@ -285,11 +286,10 @@ fn a_frame_without_a_valid_claim_says_what_is_wrong_with_it() {
         &record,
         "
 02:13:07  bogus_claim        192.0.2.10       eth0
-          Warning: a frame that claims nothing valid: its sender MAC is the
-          broadcast address.
+          Warning: invalid claim: its sender MAC is the broadcast address.
           sent by   d0:8e:79:00:00:01  Dell Inc.
                     at 02:13:07
-          counted   4 more like it not reported
+          counted   4 more suppressed
           next      see which machine sends these frames:
                     ip neigh | grep -e d0:8e:79:00:00:01
 ",
@@ -305,8 +305,8 @@ fn a_foreign_source_names_the_mac_that_is_claimed_and_the_one_that_sends() {
         "
 02:13:07  source_mismatch    192.0.2.10       eth0
           Claims for this address name one MAC and come from another: a proxy, a
-          bond, a load balancer, or somebody who pretends.
-          now       02:00:00:00:00:0b  made up (VM, container or bond)
+          bond, a load balancer, or a forged claim.
+          owner     02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           sent by   02:00:00:00:00:0a  made up (VM, container or bond)
                     at 02:13:07
@@ -317,14 +317,14 @@ fn a_foreign_source_names_the_mac_that_is_claimed_and_the_one_that_sends() {
 }
 
 #[test]
-fn silence_says_since_when() {
+fn silent_finding_shows_the_time_of_the_last_claim() {
     let owners = vec![owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:06")];
     reads(
         &finding(FindingKind::Silent, Severity::Warning, owners),
         "
 02:13:07  silent             192.0.2.10       eth0
           Warning: no host claims this address or replies for it any more.
-          now       02:00:00:00:00:0b  made up (VM, container or bond)
+          owner     02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:06
           since     02:13:06
           next      ask for it:
@@ -334,7 +334,7 @@ fn silence_says_since_when() {
 }
 
 #[test]
-fn narrow_lines_keep_every_word() {
+fn wrapped_lines_keep_every_word() {
     let mut record = conflict(Evidence::Confirmed);
     record.hint = Some(Hint::IpvsStrictArp);
     record
@@ -342,19 +342,18 @@ fn narrow_lines_keep_every_word() {
         .push(owner(OwnerRole::Earlier, A, 1, "02:13:05", "02:13:07"));
     let expected = "
 02:13:07  conflict           192.0.2.10       eth0
-          Critical: 3 owners have this address at once;
-          asked who has it, each of them answered.
-          now       02:00:00:00:00:0b  made up (VM, contain…
+          Critical: 3 hosts reply for this address; each of
+          them replied to probes.
+          owner 1   02:00:00:00:00:0b  made up (VM, contain…
                     3 claims since 02:13:05, last 02:13:07
-          before    d0:8e:79:00:00:01  Dell Inc.
+          owner 2   d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
-          before    02:00:00:00:00:0a  made up (VM, contain…
+          owner 3   02:00:00:00:00:0a  made up (VM, contain…
                     1 claim, at 02:13:07
-          since     02:13:06; 1 request answered twice
-          cause?    so many machines answer that it may be
-                    kube-proxy in IPVS mode: without
-                    strictARP every node answers for every
-                    service address
+          since     02:13:06; 1 request with two replies
+          hint      many hosts reply, possibly kube-proxy in
+                    IPVS mode: without strictARP every node
+                    replies for every service address
           next      in Kubernetes, see that strictARP is
                     true:
                     kubectl -n kube-system get configmap \\
@@ -370,7 +369,7 @@ fn narrow_lines_keep_every_word() {
 }
 
 #[test]
-fn every_kind_evidence_and_hint_fits_every_width() {
+fn all_findings_evidence_and_hints_fit_all_widths() {
     for &kind in FindingKind::ALL {
         for evidence in Evidence::ALL.iter().copied().map(Some).chain([None]) {
             for hint in Hint::ALL.iter().copied().map(Some).chain([None]) {
@@ -393,7 +392,7 @@ fn every_kind_evidence_and_hint_fits_every_width() {
 }
 
 #[test]
-fn colour_says_nothing_that_the_words_do_not() {
+fn colour_carries_no_information_of_its_own() {
     let terminal = Terminal::new(80, TimeZone::UTC, FindingOrigin::Attached);
     let mut out = Vec::new();
     terminal
@@ -405,7 +404,7 @@ fn colour_says_nothing_that_the_words_do_not() {
 }
 
 #[test]
-fn what_to_run_next_depends_on_where_the_finding_comes_from() {
+fn next_command_depends_on_the_source_of_the_finding() {
     let record = conflict(Evidence::DuplicateReply);
     for (origin, command) in [
         (FindingOrigin::Attached, "ip neigh | grep -e"),
@@ -421,9 +420,9 @@ fn what_to_run_next_depends_on_where_the_finding_comes_from() {
 }
 
 mod check {
-    //! What a check found out, word for word.
+    //! The exact text of a check.
 
-    use probe_model::{CheckOwnerRecord, CheckRecord, CheckVerdict, NeighborRecord};
+    use probe_model::{CheckOwnerRecord, CheckRecord, CheckStatus, NeighborRecord};
 
     use super::*;
 
@@ -449,13 +448,13 @@ mod check {
         }
     }
 
-    fn checked(verdict: CheckVerdict, owners: Vec<CheckOwnerRecord>) -> CheckRecord {
+    fn checked(status: CheckStatus, owners: Vec<CheckOwnerRecord>) -> CheckRecord {
         CheckRecord {
             time: at("02:13:07"),
             ip: "192.0.2.10".parse().unwrap(),
             interface: "eth0".to_owned(),
             vlan: Vlan::UNTAGGED,
-            verdict,
+            status,
             probes_sent: 3,
             requests_sent: 1,
             probed_by: None,
@@ -484,7 +483,7 @@ mod check {
     }
 
     #[test]
-    fn a_conflict_names_the_machines_what_they_did_and_what_to_do() {
+    fn conflict_shows_hosts_evidence_and_next_steps() {
         let held = CheckOwnerRecord {
             local: true,
             node: None,
@@ -511,7 +510,7 @@ mod check {
             expected: Some(false),
             vlan: Vlan([100, 0]),
             ..checked(
-                CheckVerdict::Conflict,
+                CheckStatus::Conflict,
                 vec![replies(DELL, 3), held, announcing],
             )
         };
@@ -538,13 +537,13 @@ mod check {
     }
 
     #[test]
-    fn what_is_as_it_should_be_is_short_and_among_many_shorter() {
+    fn expected_result_is_brief_and_briefer_in_a_list() {
         let record = CheckRecord {
             neighbor: Some(NeighborRecord {
                 mac: DELL.parse().unwrap(),
                 agrees: true,
             }),
-            ..checked(CheckVerdict::OneOwner, vec![replies(DELL, 3)])
+            ..checked(CheckStatus::OneOwner, vec![replies(DELL, 3)])
         };
         let headline =
             "02:13:07  one owner          192.0.2.10       eth0  d0:8e:79:00:00:01  Dell Inc.\n";
@@ -555,9 +554,9 @@ mod check {
     }
 
     #[test]
-    fn silence_and_what_was_not_asked_are_not_the_same() {
+    fn no_reply_and_not_probed_are_distinguished() {
         reads(
-            &checked(CheckVerdict::NoReply, Vec::new()),
+            &checked(CheckStatus::NoReply, Vec::new()),
             false,
             "
 02:13:07  no reply           192.0.2.10       eth0
@@ -566,7 +565,7 @@ mod check {
         );
         let record = CheckRecord {
             probes_sent: 0,
-            ..checked(CheckVerdict::NotProbed, Vec::new())
+            ..checked(CheckStatus::NotProbed, Vec::new())
         };
         reads(
             &record,
@@ -585,8 +584,8 @@ mod check {
             false,
             "
 02:13:07  not probed         192.0.2.10       eth0
-          It was not probed: another host may be booting with it, and would take
-          a probe for a rival's.
+          It was not probed: another host may be booting with it, and would
+          treat a probe as a conflict.
           prober    02:00:00:00:00:0a sends ARP probes for it: a booting host,
                     an ARP monitor or a stuck client
 ",
@@ -603,7 +602,7 @@ mod check {
             sources: vec![A.parse().unwrap()],
             ..replies(B, 1)
         };
-        let record = checked(CheckVerdict::Conflict, vec![replies(DELL, 3), proxy]);
+        let record = checked(CheckStatus::Conflict, vec![replies(DELL, 3), proxy]);
         let terminal = Terminal::new(120, TimeZone::UTC, FindingOrigin::Attached);
         let mut out = Vec::new();
         terminal.check(&mut out, &record, "", false).unwrap();
@@ -618,7 +617,7 @@ mod check {
     }
 
     #[test]
-    fn a_move_says_when_each_had_it() {
+    fn move_shows_times_of_both_owners() {
         let later = CheckOwnerRecord {
             first_seen: Some(at("02:13:30")),
             last_seen: Some(at("02:14:00")),
@@ -631,7 +630,7 @@ mod check {
         };
         let record = CheckRecord {
             probes_sent: 60,
-            ..checked(CheckVerdict::Moved, vec![later, earlier])
+            ..checked(CheckStatus::Moved, vec![later, earlier])
         };
         reads(
             &record,
@@ -650,7 +649,7 @@ mod check {
     }
 }
 
-/// Of a service, and why.
+/// The context of an address of a service, with a cause.
 fn of_a_cluster(cause: Option<ClusterCause>) -> Box<AddressContext> {
     let named = |namespace: &str, name: &str| NamespacedName {
         namespace: namespace.to_owned(),
@@ -666,7 +665,7 @@ fn of_a_cluster(cause: Option<ClusterCause>) -> Box<AddressContext> {
 }
 
 #[test]
-fn a_conflict_of_a_cluster_says_whose_the_address_is_and_why_it_is_in_dispute() {
+fn conflict_shows_service_and_cause() {
     let mut record = conflict(Evidence::DuplicateReply);
     record.hint = Some(Hint::AnnouncerAndHost);
     record.owners[0].node = Some("node-1".to_owned());
@@ -683,16 +682,16 @@ fn a_conflict_of_a_cluster_says_whose_the_address_is_and_why_it_is_in_dispute() 
         &record,
         "
 02:13:07  conflict           192.0.2.10       eth0
-          Critical: two owners have this address at once; they answered the same
+          Critical: two hosts reply for this address; they replied to the same
           request.
-          whose     service shop/frontend, pool production; announced by node-1,
-                    as its status says
-          now       02:00:00:00:00:0b  node-1 (this host), made up (VM, contain…
+          service   shop/frontend, pool production; announced by node-1,
+                    according to its status
+          owner 1   02:00:00:00:00:0b  node-1 (this host), made up (VM, contain…
                     3 claims since 02:13:05, last 02:13:07
-          before    d0:8e:79:00:00:01  Dell Inc.
+          owner 2   d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
-          since     02:13:06; 1 request answered twice
-          cause     a machine that is no node has the address (from outside the
+          since     02:13:06; 1 request with two replies
+          cause     a host outside the cluster has the address (from outside the
                     cluster)
                     - d0:8e:79:00:00:01 (no known node, made by Dell Inc.)
                       answers for it
@@ -706,7 +705,7 @@ fn a_conflict_of_a_cluster_says_whose_the_address_is_and_why_it_is_in_dispute() 
 }
 
 #[test]
-fn where_the_cluster_does_not_say_why_what_the_frames_suggest_goes_first() {
+fn cause_from_frames_is_shown_first_without_a_cause_from_the_cluster() {
     let cause = ClusterCause {
         kind: CauseKind::Unknown,
         scope: CauseScope::Unknown,
@@ -723,11 +722,11 @@ fn where_the_cluster_does_not_say_why_what_the_frames_suggest_goes_first() {
     assert!(text.contains("probe explain 192.0.2.10"), "{text}");
     record.hint = Some(Hint::TwoAnnouncers);
     let with = at_width(80, &record);
-    assert!(with.contains("cause?    two load balancers"), "{with}");
+    assert!(with.contains("hint      two load balancers"), "{with}");
 }
 
 #[test]
-fn a_binding_of_a_cluster_says_its_service_and_its_node() {
+fn binding_shows_its_service_and_node() {
     let mut owner = owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:07");
     owner.node = Some("node-2".to_owned());
     let record = BindingRecord {
@@ -751,8 +750,8 @@ fn a_binding_of_a_cluster_says_its_service_and_its_node() {
         shown,
         "\
 02:13:07  tracked            192.0.2.10       eth0  02:00:00:00:00:0b  node-2
-          whose     service shop/frontend, pool production; announced by node-1,
-                    as its status says
+          service   shop/frontend, pool production; announced by node-1,
+                    according to its status
 "
     );
 }

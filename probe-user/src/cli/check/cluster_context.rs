@@ -7,10 +7,10 @@ use probe_cluster::{
     ClusterSnapshot, NodeIndex, Resource, local_announcements::LocalAnnouncements,
 };
 use probe_common::wire::MacAddr;
-use probe_model::{AnnouncementMode, CheckRecord, CheckVerdict};
+use probe_model::{AnnouncementMode, CheckRecord, CheckStatus};
 use probe_prober::check::{CheckMode, CheckResult, EgressInterface};
 
-use super::expectation::ExpectedVerdict;
+use super::expectation::CheckExpectation;
 use crate::daemon::annotate;
 
 /// The class of services that Cilium announces by ARP.
@@ -18,18 +18,18 @@ const CILIUM_LAYER_2: &str = "io.cilium/l2-announcer";
 
 /// The expectation for each address, and what a speaker on this host announces.
 pub enum CheckContext {
-    /// The same for all.
+    /// One expectation for all addresses.
     Plain {
         /// The expectation.
-        expected: ExpectedVerdict,
+        expected: CheckExpectation,
         /// What a speaker on this host announces.
         speaker: LocalAnnouncements,
     },
-    /// By the services of a cluster.
+    /// Expectations by the services of a cluster.
     Cluster(Box<ClusterCheckContext>),
 }
 
-/// By a cluster: an address of a service has one owner, a node; any other address of a pool has none.
+/// The expectations by a cluster: an address of a service has one owner, a node; any other address of a pool has none.
 pub struct ClusterCheckContext {
     cluster: ClusterSnapshot,
     nodes: NodeIndex,
@@ -42,7 +42,7 @@ impl CheckContext {
     /// No expectation.
     pub const fn none(speaker: LocalAnnouncements) -> Self {
         Self::Plain {
-            expected: ExpectedVerdict::Nothing,
+            expected: CheckExpectation::Nothing,
             speaker,
         }
     }
@@ -64,7 +64,7 @@ impl CheckContext {
         }
     }
 
-    /// Whether the expectation is met; `None` if there is none, or it cannot be known.
+    /// Whether the expectation is met; `None` without an expectation, or if that cannot be determined.
     pub fn is_met(
         &self,
         record: &CheckRecord,
@@ -87,7 +87,7 @@ impl CheckContext {
 }
 
 impl ClusterCheckContext {
-    /// The expectation by a snapshot of the cluster, on these segments.
+    /// The expectations by a snapshot of the cluster, on these segments.
     pub fn new(
         cluster: ClusterSnapshot,
         nodes: NodeIndex,
@@ -117,16 +117,16 @@ impl ClusterCheckContext {
 
     fn is_met(&self, record: &CheckRecord, result: &CheckResult, mode: CheckMode) -> Option<bool> {
         let met =
-            |expectation: ExpectedVerdict| expectation.is_met(result, mode, record.probes_sent);
+            |expectation: CheckExpectation| expectation.is_met(result, mode, record.probes_sent);
         let ip = record.ip.into();
         if self.cluster.services_at(ip).next().is_none() {
-            return met(ExpectedVerdict::Free);
+            return met(CheckExpectation::Free);
         }
         let is_known = self.is_announced(record) && !self.speaker.may_announce(ip);
-        if result.verdict == CheckVerdict::NoReply && !is_known {
+        if result.status == CheckStatus::NoReply && !is_known {
             return None;
         }
-        if met(ExpectedVerdict::Owner)? {
+        if met(CheckExpectation::Owner)? {
             self.is_node(record)
         } else {
             Some(false)
@@ -151,12 +151,12 @@ impl ClusterCheckContext {
         }
     }
 
-    /// Whether its owner is a node; `None` if that is not known.
+    /// Whether its owner is a node; `None` if unknown.
     fn is_node(&self, record: &CheckRecord) -> Option<bool> {
         if record.owners.first()?.node.is_some() {
             return Some(true);
         }
-        // It may be the node that should announce it, through another network card.
+        // It may be the node that should announce it, through another interface.
         let is_owner = |node: &str| {
             let mut owners = record.owners.iter();
             owners.any(|owner| owner.node.as_deref() == Some(node))
@@ -171,20 +171,20 @@ impl ClusterCheckContext {
         match services.next() {
             Some(service) => {
                 let unadvertised = match self.cluster.announced(record.ip.into()) {
-                    AnnouncementMode::NotAnnounced => ", and nothing advertises its pool",
+                    AnnouncementMode::NotAnnounced => ", and no advertisement names its pool",
                     AnnouncementMode::Layer2
                     | AnnouncementMode::Bgp
                     | AnnouncementMode::Unknown => "",
                 };
                 format!(
                     "{}, a node of the cluster: it belongs to service {}{unadvertised}",
-                    ExpectedVerdict::Owner.describe(mode),
+                    CheckExpectation::Owner.describe(mode),
                     service.named
                 )
             }
             None => format!(
                 "{}: no service has it",
-                ExpectedVerdict::Free.describe(mode)
+                CheckExpectation::Free.describe(mode)
             ),
         }
     }

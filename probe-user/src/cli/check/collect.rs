@@ -16,13 +16,13 @@ use super::{
 };
 use crate::cli::session::StopSignal;
 
-/// How long to wait for replies.
+/// The time to wait for replies.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why a check has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckNotRun {
-    /// It is not possible.
+    /// The check is not possible.
     #[error("{0}")]
     Impossible(String),
     /// The interface is down or has no carrier.
@@ -33,8 +33,8 @@ pub enum CheckNotRun {
     Interrupted,
 }
 
-/// Checks these addresses, with `rate` probes a second for many; the frames for one address are kept too. `speaker` is
-/// what a speaker on this host announces.
+/// Checks these addresses, with `rate` probes a second for many addresses; the frames of the address `frames_of` are
+/// kept too. `speaker` is what a speaker on this host announces.
 pub async fn collect(
     network: HostNetwork,
     ranges: Vec<TargetRange>,

@@ -1,15 +1,15 @@
-//! What whoever checks expects of each address.
+//! The expectation of `probe check` for each address.
 
 use probe_common::wire::MacAddr;
-use probe_model::CheckVerdict;
+use probe_model::CheckStatus;
 use probe_prober::check::{CheckMode, CheckResult, CheckedHost};
 
-/// Probes that an owner may miss at the beginning and the end of a watch, because frames get lost.
+/// The number of probes that an owner may miss at the start and the end of a watch, because frames get lost.
 const MIN_REPLY_SHARE: u32 = 3;
 
 /// The expectation for each address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExpectedVerdict {
+pub enum CheckExpectation {
     /// None.
     Nothing,
     /// Exactly one owner.
@@ -20,7 +20,7 @@ pub enum ExpectedVerdict {
     Mac(MacAddr),
 }
 
-impl ExpectedVerdict {
+impl CheckExpectation {
     /// The expectation in words.
     pub fn describe(self, mode: CheckMode) -> String {
         let all_the_time = match mode {
@@ -35,7 +35,8 @@ impl ExpectedVerdict {
         }
     }
 
-    /// Whether it is met; `None` without an expectation. An owner that was watched has to reply all the time, too.
+    /// Whether the expectation is met; `None` without one. With [`CheckMode::Continuous`] the owner has to reply during
+    /// the whole watch.
     pub fn is_met(self, result: &CheckResult, mode: CheckMode, probes_sent: u32) -> Option<bool> {
         let one_owner = || {
             let owner = result.hosts.first();
@@ -46,21 +47,18 @@ impl ExpectedVerdict {
                     first <= MIN_REPLY_SHARE && last + MIN_REPLY_SHARE > probes_sent
                 }
             };
-            owner.filter(|_| result.verdict == CheckVerdict::OneOwner && is_there)
+            owner.filter(|_| result.status == CheckStatus::OneOwner && is_there)
         };
         match self {
             // The purpose of watching is to see whether an address moves, and two masters are never as expected.
             Self::Nothing
-                if matches!(
-                    result.verdict,
-                    CheckVerdict::Moved | CheckVerdict::Contested
-                ) =>
+                if matches!(result.status, CheckStatus::Moved | CheckStatus::Contested) =>
             {
                 Some(false)
             }
             Self::Nothing => None,
             Self::Owner => Some(one_owner().is_some()),
-            Self::Free => Some(result.verdict == CheckVerdict::NoReply),
+            Self::Free => Some(result.status == CheckStatus::NoReply),
             Self::Mac(mac) => Some(one_owner().is_some_and(|owner| owner.macs().contains(&mac))),
         }
     }
@@ -107,18 +105,18 @@ mod tests {
     }
 
     #[test]
-    fn one_owner_none_or_a_given_one() {
+    fn expectations_of_one_no_or_a_specific_owner() {
         let one = AddressResponses {
             responders: smallvec![replying(A, 1, 3)],
             more: 0,
         };
         let nobody = AddressResponses::default();
         for (expectation, of_one, of_nobody) in [
-            (ExpectedVerdict::Nothing, None, None),
-            (ExpectedVerdict::Owner, Some(true), Some(false)),
-            (ExpectedVerdict::Free, Some(false), Some(true)),
-            (ExpectedVerdict::Mac(A), Some(true), Some(false)),
-            (ExpectedVerdict::Mac(B), Some(false), Some(false)),
+            (CheckExpectation::Nothing, None, None),
+            (CheckExpectation::Owner, Some(true), Some(false)),
+            (CheckExpectation::Free, Some(false), Some(true)),
+            (CheckExpectation::Mac(A), Some(true), Some(false)),
+            (CheckExpectation::Mac(B), Some(false), Some(false)),
         ] {
             let met = |responses| {
                 expectation.is_met(&evaluated(CheckMode::Once, responses), CheckMode::Once, 3)
@@ -129,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_is_watched_is_there_from_the_beginning_to_the_end() {
+    fn expected_owner_must_be_present_during_the_whole_watch() {
         for (from, to, met) in [(1, 60, true), (3, 58, true), (4, 60, false), (1, 57, false)] {
             let responses = AddressResponses {
                 responders: smallvec![replying(A, from, to)],
                 more: 0,
             };
             let result = evaluated(CheckMode::Continuous, &responses);
-            let is_met = ExpectedVerdict::Owner.is_met(&result, CheckMode::Continuous, 60);
+            let is_met = CheckExpectation::Owner.is_met(&result, CheckMode::Continuous, 60);
             assert_eq!(is_met, Some(met), "{from} {to}");
         }
         let moved = AddressResponses {
@@ -144,12 +142,12 @@ mod tests {
             more: 0,
         };
         let result = evaluated(CheckMode::Continuous, &moved);
-        let is_met = ExpectedVerdict::Nothing.is_met(&result, CheckMode::Continuous, 60);
+        let is_met = CheckExpectation::Nothing.is_met(&result, CheckMode::Continuous, 60);
         assert_eq!(is_met, Some(false));
     }
 
     #[test]
-    fn two_masters_on_one_virtual_mac_are_never_one_owner() {
+    fn two_masters_on_one_virtual_mac_are_two_owners() {
         let virtual_mac = MacAddr([0, 0, 0x5e, 0, 1, 7]);
         let two_masters = RespondingMac {
             replies: 6,
@@ -162,10 +160,10 @@ mod tests {
         };
         let result = evaluated(CheckMode::Once, &responses);
         for expectation in [
-            ExpectedVerdict::Nothing,
-            ExpectedVerdict::Owner,
-            ExpectedVerdict::Mac(virtual_mac),
-            ExpectedVerdict::Free,
+            CheckExpectation::Nothing,
+            CheckExpectation::Owner,
+            CheckExpectation::Mac(virtual_mac),
+            CheckExpectation::Free,
         ] {
             let is_met = expectation.is_met(&result, CheckMode::Once, 3);
             assert_eq!(is_met, Some(false), "{expectation:?}");

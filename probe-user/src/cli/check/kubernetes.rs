@@ -1,4 +1,4 @@
-//! `probe check --kubernetes`: is every address of the cluster where it should be?
+//! `probe check --kubernetes`: checks the owners of all addresses of a cluster.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ use crate::{
     client::Client,
 };
 
-/// A sweep that takes longer than this is announced before it begins, in seconds.
+/// The duration in seconds from which the expected time of a sweep is printed before it starts.
 const MIN_ANNOUNCED_DURATION: u64 = 30;
 
 /// Checks every address of the cluster that is on-link here.
@@ -43,7 +43,7 @@ pub async fn check(arguments: &CheckArguments, only: &[Target]) -> anyhow::Resul
             let freshness = cluster.objects().freshness.get(&needed);
             let error = freshness.and_then(|freshness| freshness.error.as_deref());
             bail!(
-                "{needed} could not be read, so the expected owners are not known: {}",
+                "{needed} could not be read, so the expected owners are unknown: {}",
                 error.unwrap_or("no error was reported")
             );
         }
@@ -198,7 +198,7 @@ pub async fn local_announcements(
     announcements(daemon, is_node).await
 }
 
-/// The same, given whether this host is a node of the cluster. Without a daemon nothing is known.
+/// The same, given whether this host is a node of the cluster. Empty without a daemon.
 pub async fn announcements(daemon: &Client, is_node: bool) -> LocalAnnouncements {
     let bindings = daemon.list::<BindingRecord>("/v1/bindings").await;
     LocalAnnouncements::new(is_node, &bindings.unwrap_or_default(), Timestamp::now())
@@ -219,7 +219,7 @@ fn warn_of_local_announcements(speaker: &LocalAnnouncements, assigned: &[TargetR
     }
 }
 
-/// This host's own addresses, and its neighbours.
+/// Adds the MACs of this host and of its neighbour table.
 pub async fn add_host_macs(nodes: &mut NodeIndex, network: &HostNetwork) {
     for egress in network.egress_interfaces() {
         for (&address, &mac) in &egress.local_addresses {
@@ -248,7 +248,7 @@ pub async fn add_host_macs(nodes: &mut NodeIndex, network: &HostNetwork) {
 pub fn add_check_macs(nodes: &mut NodeIndex, records: &[CheckRecord]) {
     for record in records {
         if record.probes_sent > 0 {
-            nodes.asked(record.ip.into());
+            nodes.mark_probed(record.ip.into());
         }
         for owner in &record.owners {
             if owner.is_owner() {

@@ -1,4 +1,4 @@
-//! `probe check`: which hosts reply for these addresses now?
+//! `probe check`: probes addresses and lists the hosts that reply.
 
 pub(super) mod cluster_context;
 pub(super) mod collect;
@@ -30,7 +30,7 @@ use tokio::runtime;
 
 use self::{
     cluster_context::CheckContext,
-    expectation::ExpectedVerdict,
+    expectation::CheckExpectation,
     output::CheckOutput,
     run::{CheckOptions, CheckRun},
 };
@@ -96,11 +96,12 @@ pub struct CheckArguments {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
 
-    /// How long to wait for replies after the last probe
+    /// Time to wait for replies after the last probe
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = timeout, hide_short_help = true)]
     timeout: Duration,
 
-    /// Watch the addresses for this time and probe them once a second: do they have exactly one owner all the time?
+    /// Watch the addresses for this time: probe them once a second, and check that each has exactly one owner all the
+    /// time
     #[arg(long = "for", value_name = "DURATION", value_parser = watched)]
     duration: Option<Duration>,
 
@@ -131,19 +132,19 @@ struct ExpectationArguments {
 }
 
 impl ExpectationArguments {
-    fn expectation(self) -> ExpectedVerdict {
+    fn expectation(self) -> CheckExpectation {
         match self {
             Self {
                 expect_mac: Some(mac),
                 ..
-            } => ExpectedVerdict::Mac(mac),
+            } => CheckExpectation::Mac(mac),
             Self {
                 expect_owner: true, ..
-            } => ExpectedVerdict::Owner,
+            } => CheckExpectation::Owner,
             Self {
                 expect_free: true, ..
-            } => ExpectedVerdict::Free,
-            _ => ExpectedVerdict::Nothing,
+            } => CheckExpectation::Free,
+            _ => CheckExpectation::Nothing,
         }
     }
 }
@@ -271,7 +272,7 @@ fn timeout(text: &str) -> anyhow::Result<Duration> {
     Ok(timeout)
 }
 
-/// An argument that is no target. An error in a list is no usage error.
+/// An invalid target argument. An error in a list is no usage error.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 struct InvalidTargetArgument(InvalidTarget);
@@ -334,21 +335,21 @@ mod tests {
     }
 
     #[test]
-    fn at_most_one_expectation_is_given() {
+    fn expectations_are_mutually_exclusive() {
         let expectation = |words: &[&str]| parsed(words).unwrap().expectation.expectation();
-        assert_eq!(expectation(&["192.0.2.1"]), ExpectedVerdict::Nothing);
+        assert_eq!(expectation(&["192.0.2.1"]), CheckExpectation::Nothing);
         assert_eq!(
             expectation(&["--expect-owner", "192.0.2.1"]),
-            ExpectedVerdict::Owner
+            CheckExpectation::Owner
         );
         assert_eq!(
             expectation(&["--expect-free", "192.0.2.1"]),
-            ExpectedVerdict::Free
+            CheckExpectation::Free
         );
         let mac = "02:00:00:00:00:0a";
         assert_eq!(
             expectation(&["--expect-mac", mac, "192.0.2.1"]),
-            ExpectedVerdict::Mac(mac.parse().unwrap())
+            CheckExpectation::Mac(mac.parse().unwrap())
         );
         for bad in [
             &["--expect-owner", "--expect-free", "192.0.2.1"][..],
@@ -367,14 +368,14 @@ mod tests {
     }
 
     #[test]
-    fn the_help_says_why_the_rate_is_low() {
+    fn help_explains_the_low_default_rate() {
         let mut command = <Command as clap::CommandFactory>::command();
         let help = command.render_long_help().to_string();
         assert!(help.contains("Dynamic ARP"), "{help}");
     }
 
     #[test]
-    fn a_target_may_be_a_file_and_anything_else_is_an_error() {
+    fn target_is_an_address_range_or_file_else_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pools.yaml");
         fs::write(

@@ -11,7 +11,7 @@ use probe_prober::ReceivedFrame;
 
 use crate::cli::output::Printer;
 
-/// Frames that are kept: more for a few addresses are a flood.
+/// Maximum number of kept frames; more for a few addresses are a flood.
 const MAX_FRAMES: usize = 4096;
 
 /// The output of a check.
@@ -45,7 +45,7 @@ impl CheckOutput {
         }
     }
 
-    /// Keeps a frame that was received where it is wanted.
+    /// Keeps a received frame if it is about the address `frames_of`.
     pub fn record_frame(&mut self, received: &ReceivedFrame, now: Timestamp) {
         let Self::Collector(collector) = self else {
             return;

@@ -1,4 +1,4 @@
-//! Runs a check: joins sockets, clock and output to the pure parts.
+//! Runs a check: connects sockets, clock and output with the pure parts.
 
 use std::{collections::HashSet, io, net::Ipv4Addr, time::Duration};
 
@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use probe_common::wire::{ArpFrame, FrameKind, MacAddr, Operation};
 use probe_datapath::clock::{Timer, monotonic};
 use probe_detect::DetectConfig;
-use probe_model::{CheckRecord, CheckVerdict, Timestamp};
+use probe_model::{CheckRecord, CheckStatus, Timestamp};
 use probe_prober::{
     ArpProbe, ArpReceiver, ArpSocket, ReceivedFrame,
     check::{
@@ -33,16 +33,16 @@ use crate::cli::{
 /// Frames sent or received between two polls of the socket, the clock and the signals.
 const FRAMES_PER_BATCH: u32 = 32;
 
-/// How often the status line is redrawn.
+/// The interval at which the status line is redrawn.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The age at which the neighbour table is read again.
 const NEIGHBOUR_REFRESH: Duration = Duration::from_secs(1);
 
-/// MACs that are remembered to hold an address: their ARP probes are not a booting host's.
+/// Maximum number of remembered MACs with an address: their ARP probes are not those of a booting host.
 const MAX_HOLDERS: usize = 65_536;
 
-/// Times in a row that a probe may find the queue full: two seconds.
+/// Maximum number of consecutive retries while the queue is full: two seconds.
 const MAX_RETRIES: u32 = 400;
 
 /// Except in a sweep, every third probe for an address is an ordinary ARP request: `proxy_arp` and some stacks reply to
@@ -54,7 +54,7 @@ const REQUEST_EVERY: u32 = 3;
 pub struct CheckOptions {
     /// Probes a second, for more than [`CheckSchedule::FEW_TARGETS`] addresses.
     pub rate: u32,
-    /// How long to wait for replies after the last probe.
+    /// Time to wait for replies after the last probe.
     pub timeout: Duration,
     /// How long to watch the addresses; `None` checks once.
     pub duration: Option<Duration>,
@@ -95,7 +95,7 @@ pub struct CheckRun {
     output: CheckOutput,
     results: CheckSummary,
     mode: ScheduleMode,
-    began: Timestamp,
+    start: Timestamp,
     retries: u32,
     /// Addresses that no ordinary ARP request was sent for.
     requests_missing: u32,
@@ -107,7 +107,7 @@ pub struct CheckRun {
 enum CheckRunEnd {
     Done,
     Interrupted,
-    /// The reader of the output is gone.
+    /// The reader of the output has disconnected.
     OutputClosed,
     Failed(anyhow::Error),
 }
@@ -159,7 +159,7 @@ impl CheckRun {
             output,
             results: CheckSummary::default(),
             mode,
-            began: now,
+            start: now,
             retries: 0,
             requests_missing: 0,
             deferral_reported: false,
@@ -206,7 +206,7 @@ impl CheckRun {
     }
 
     async fn send_probes(&mut self, stop: &mut StopSignal) -> anyhow::Result<CheckRunEnd> {
-        let mut timer = Timer::new().context("cannot make a timer")?;
+        let mut timer = Timer::new().context("cannot create a timer")?;
         let mut status = interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut turns = 0;
@@ -217,7 +217,8 @@ impl CheckRun {
                 Err(error) if is_closed(&error) => return Ok(CheckRunEnd::OutputClosed),
                 result => result.context("cannot write to standard output")?,
             }
-            // Before a probe and before the end: silence means nothing on an interface that receives nothing.
+            // Checked before each probe and before the end: no reply proves nothing while the interface receives
+            // nothing.
             if let Some(fault) = self.network.changed_interface() {
                 return Err(fault.into());
             }
@@ -229,7 +230,7 @@ impl CheckRun {
                     if turns % FRAMES_PER_BATCH != 0 {
                         continue;
                     }
-                    // A signal is handled however much there is to send.
+                    // Signals are handled between batches of frames.
                     tokio::select! {
                         biased;
                         () = stop.received() => return Ok(CheckRunEnd::Interrupted),
@@ -310,7 +311,7 @@ impl CheckRun {
                     self.schedule.record_foreign_probe(number, frame.sha, now);
                 }
             }
-            // It claims no address.
+            // A probe claims no address.
             FrameKind::Bogus => {}
         }
     }
@@ -378,7 +379,7 @@ impl CheckRun {
         }
     }
 
-    /// Says why nothing happens.
+    /// Prints why probing is deferred.
     fn report_deferral(&mut self) {
         if self.schedule.waiting() > 0 && !self.deferral_reported {
             self.deferral_reported = true;
@@ -428,7 +429,7 @@ impl CheckRun {
         }
         match self.network.neighbours().await {
             Ok(neighbours) => self.neighbours = (now, neighbours),
-            // The table changed while it was read; the previous one will do.
+            // The table changed while it was read; the previous one is used.
             Err(error) => tracing::debug!(%error, "neighbours not read"),
         }
     }
@@ -462,10 +463,10 @@ impl CheckRun {
         let mut result = self
             .evaluator
             .evaluate(responses, held, &self.own_macs, &self.shared);
-        if result.verdict != CheckVerdict::Conflict
-            && (probes_sent == 0 || self.is_stopped() && result.verdict == CheckVerdict::NoReply)
+        if result.status != CheckStatus::Conflict
+            && (probes_sent == 0 || self.is_stopped() && result.status == CheckStatus::NoReply)
         {
-            result.verdict = CheckVerdict::NotProbed;
+            result.status = CheckStatus::NotProbed;
             if probes_sent > 0 && self.has_many_targets() {
                 self.results.unfinished += 1;
                 return Ok(());
@@ -499,7 +500,7 @@ impl CheckRun {
             .check(record, &expected, self.has_many_targets())
     }
 
-    /// How many of the probes for an address were ordinary ARP requests.
+    /// The number of probes for an address that were ordinary ARP requests.
     fn requests_sent(&self, probes: u32, target: Ipv4Addr, egress: &EgressInterface) -> u32 {
         if self.source_ip.is_some() {
             probes
@@ -512,8 +513,8 @@ impl CheckRun {
 
     fn expected(&self, record: &CheckRecord, result: &CheckResult) -> Option<bool> {
         let met = self.context.is_met(record, result, self.check_mode)?;
-        // Nothing is known of an address that was not probed completely.
-        let is_known = !self.is_stopped() && result.verdict != CheckVerdict::NotProbed;
+        // There is no result for an address that was not probed completely.
+        let is_known = !self.is_stopped() && result.status != CheckStatus::NotProbed;
         is_known.then_some(met)
     }
 
@@ -527,10 +528,7 @@ impl CheckRun {
 
     /// One of many addresses without a reply is only counted, unless a reply was expected.
     fn is_omitted(&self, record: &CheckRecord) -> bool {
-        let is_silence = matches!(
-            record.verdict,
-            CheckVerdict::NoReply | CheckVerdict::NotProbed
-        );
+        let is_silence = matches!(record.status, CheckStatus::NoReply | CheckStatus::NotProbed);
         is_silence && self.has_many_targets() && record.expected != Some(false)
     }
 
@@ -540,7 +538,7 @@ impl CheckRun {
     }
 
     fn progress(&self, now: Timestamp) -> String {
-        let conflicts = match self.results.count_of(CheckVerdict::Conflict) {
+        let conflicts = match self.results.count_of(CheckStatus::Conflict) {
             0 => String::new(),
             number => format!(", {number} in conflict"),
         };
@@ -548,12 +546,12 @@ impl CheckRun {
             "{} of {} probed, {} with one owner{conflicts}; {} s left",
             self.schedule.addresses_probed(),
             self.ranges.total(),
-            self.results.count_of(CheckVerdict::OneOwner),
+            self.results.count_of(CheckStatus::OneOwner),
             self.schedule.remaining(now).as_secs()
         )
     }
 
-    /// Names the form of probe that was not used: a host that replies to no other is not shown.
+    /// Prints which kind of probe was not sent: hosts that reply to no other kind are missing from the result.
     fn report_missing_requests(&self) {
         let Some(source) = self.missing_request_source() else {
             return;
@@ -564,7 +562,7 @@ impl CheckRun {
         ));
     }
 
-    /// The address to send ARP requests with, or a word for it, where an address was probed without any.
+    /// The address to send ARP requests from, or a placeholder, if an address was probed without ARP requests.
     fn missing_request_source(&self) -> Option<String> {
         if self.source_ip.is_some() || !self.output.is_printed() || self.requests_missing == 0 {
             return None;
@@ -582,7 +580,7 @@ impl CheckRun {
         self.report_missing_requests();
         let total = self.ranges.total();
         if self.output.is_human_output() && (total > 1 || self.is_stopped()) {
-            let took = monotonic().since(self.began);
+            let took = monotonic().since(self.start);
             print_status(&self.results.summary(total, self.schedule.sent(), took));
         }
         if self.responses.late() > 0 {
@@ -594,7 +592,7 @@ impl CheckRun {
     }
 }
 
-/// Whether the interface's queue is full, which passes.
+/// Whether the queue of the interface is full, which is temporary.
 fn is_full(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::ENOBUFS | Errno::EAGAIN))

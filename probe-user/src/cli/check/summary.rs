@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use probe_model::{CheckRecord, CheckVerdict};
+use probe_model::{CheckRecord, CheckStatus};
 
 use crate::cli::Exit;
 
-/// Conflicts that the summary names.
+/// Maximum number of conflicts in the summary.
 const MAX_NAMED: usize = 10;
 
-/// The number of addresses by verdict.
+/// The number of addresses by status.
 #[derive(Clone, Debug, Default)]
 pub struct CheckSummary {
-    counts: [u64; CheckVerdict::COUNT],
+    counts: [u64; CheckStatus::COUNT],
     conflicts: Vec<String>,
     expectations_failed: u64,
     /// Addresses that were probed, but not completely.
@@ -26,26 +26,26 @@ pub struct CheckSummary {
 impl CheckSummary {
     /// Counts an address.
     pub fn count(&mut self, record: &CheckRecord) {
-        self.counts[usize::from(record.verdict.number())] += 1;
-        if record.verdict == CheckVerdict::Conflict && self.conflicts.len() < MAX_NAMED {
+        self.counts[usize::from(record.status.number())] += 1;
+        if record.status == CheckStatus::Conflict && self.conflicts.len() < MAX_NAMED {
             self.conflicts.push(record.ip.to_string());
         }
         self.expectations_failed += u64::from(record.expected == Some(false));
     }
 
-    /// The number of addresses with this verdict.
-    pub fn count_of(&self, verdict: CheckVerdict) -> u64 {
-        self.counts[usize::from(verdict.number())]
+    /// The number of addresses with this status.
+    pub fn count_of(&self, status: CheckStatus) -> u64 {
+        self.counts[usize::from(status.number())]
     }
 
-    /// The exit status. A stopped check failed; a conflict is a conflict, however many addresses were not probed; and an
+    /// The exit status. A stopped check fails; a conflict takes precedence over addresses that were not probed; an
     /// address that was not probed is never as expected.
     pub fn exit(&self) -> Exit {
         if self.interrupted {
             Exit::Failed
-        } else if self.count_of(CheckVerdict::Conflict) > 0 {
+        } else if self.count_of(CheckStatus::Conflict) > 0 {
             Exit::Conflict
-        } else if self.failed || self.count_of(CheckVerdict::NotProbed) > 0 || self.unfinished > 0 {
+        } else if self.failed || self.count_of(CheckStatus::NotProbed) > 0 || self.unfinished > 0 {
             Exit::Failed
         } else if self.expectations_failed > 0 {
             Exit::ExpectationFailed
@@ -54,25 +54,25 @@ impl CheckSummary {
         }
     }
 
-    /// The summary in a sentence.
+    /// The summary in one sentence.
     pub fn summary(&self, total: u32, probes_sent: u64, took: Duration) -> String {
         let mut parts = Vec::new();
-        for (verdict, what) in [
-            (CheckVerdict::OneOwner, "with one owner"),
-            (CheckVerdict::Contested, "contested"),
-            (CheckVerdict::Moved, "moved"),
-            (CheckVerdict::NoReply, "without a reply"),
-            (CheckVerdict::NotProbed, "not probed"),
+        for (status, what) in [
+            (CheckStatus::OneOwner, "with one owner"),
+            (CheckStatus::Contested, "contested"),
+            (CheckStatus::Moved, "moved"),
+            (CheckStatus::NoReply, "without a reply"),
+            (CheckStatus::NotProbed, "not probed"),
         ] {
-            let number = self.count_of(verdict);
-            if number > 0 || verdict == CheckVerdict::OneOwner {
+            let number = self.count_of(status);
+            if number > 0 || status == CheckStatus::OneOwner {
                 parts.push(format!("{number} {what}"));
             }
         }
         if self.unfinished > 0 {
             parts.push(format!("{} not probed completely", self.unfinished));
         }
-        let conflicts = self.count_of(CheckVerdict::Conflict);
+        let conflicts = self.count_of(CheckStatus::Conflict);
         let more = conflicts.saturating_sub(self.conflicts.len() as u64);
         parts.insert(
             0,
@@ -108,13 +108,13 @@ mod tests {
 
     use super::*;
 
-    fn record(verdict: CheckVerdict, expected: Option<bool>) -> CheckRecord {
+    fn record(status: CheckStatus, expected: Option<bool>) -> CheckRecord {
         CheckRecord {
             time: Timestamp::UNIX_EPOCH,
             ip: [192, 0, 2, 10].into(),
             interface: "eth0".to_owned(),
             vlan: Vlan::UNTAGGED,
-            verdict,
+            status,
             probes_sent: 3,
             requests_sent: 0,
             probed_by: None,
@@ -127,17 +127,17 @@ mod tests {
         }
     }
 
-    fn results(records: &[(CheckVerdict, Option<bool>)]) -> CheckSummary {
+    fn results(records: &[(CheckStatus, Option<bool>)]) -> CheckSummary {
         let mut results = CheckSummary::default();
-        for (verdict, expected) in records {
-            results.count(&record(*verdict, *expected));
+        for (status, expected) in records {
+            results.count(&record(*status, *expected));
         }
         results
     }
 
     #[test]
-    fn each_outcome_has_its_exit_status() {
-        use CheckVerdict::{Conflict, Contested, Moved, NoReply, NotProbed, OneOwner};
+    fn each_check_outcome_has_an_exit_status() {
+        use CheckStatus::{Conflict, Contested, Moved, NoReply, NotProbed, OneOwner};
         for (records, exit) in [
             (&[][..], Exit::Success),
             (&[(OneOwner, None), (NoReply, None)], Exit::Success),
@@ -177,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_names_the_conflicts_and_what_was_not_done() {
-        use CheckVerdict::{Conflict, NoReply, OneOwner};
+    fn summary_lists_conflicts_and_incomplete_targets() {
+        use CheckStatus::{Conflict, NoReply, OneOwner};
         let mut results = results(&[(OneOwner, None), (Conflict, None), (NoReply, None)]);
         assert_eq!(
             results.summary(3, 5, Duration::from_millis(900)),

@@ -1,4 +1,4 @@
-//! The archive for a ticket: written beside its place first, so that there is never half of one.
+//! Writes the support bundle: to a temporary file first, so that it is never incomplete.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,32 +16,32 @@ use probe_render::bundle::{BundleEntry, objects, write};
 use super::collect::{self, CollectedInputs};
 use crate::doctor;
 
-/// What stands for standard output in the place of a name.
+/// The name that means standard output.
 const STDOUT: &str = "-";
 
-/// An archive that is going to be written.
+/// The destination of an archive.
 pub enum BundleDestination {
-    /// To standard output: nothing else goes there then.
+    /// Standard output, to which nothing else is written then.
     Stdout,
-    /// Into a file.
+    /// A file.
     File(BundleFile),
 }
 
 impl BundleDestination {
-    /// Makes sure that it can be written, before any work is done for it.
+    /// Checks that the destination can be written, before any other work.
     pub fn begin(path: &Path, force: bool) -> anyhow::Result<Self> {
         if path != Path::new(STDOUT) {
             return BundleFile::begin(path, force).map(Self::File);
         }
         if io::stdout().is_terminal() {
             bail!(
-                "the archive does not go to a terminal: write it to a file, with `> FILE` or by its name"
+                "the archive is not written to a terminal: redirect it with `> FILE`, or name a file"
             );
         }
         Ok(Self::Stdout)
     }
 
-    /// Writes everything. Returns where to, if that has a name.
+    /// Writes the archive. Returns its path, if it is a file.
     pub fn write(
         self,
         gathered: &CollectedInputs,
@@ -65,7 +65,7 @@ impl BundleDestination {
     }
 }
 
-/// A file that the archive becomes.
+/// An archive file that is being written.
 pub struct BundleFile {
     path: PathBuf,
     unfinished: PathBuf,
@@ -77,16 +77,19 @@ impl BundleFile {
     fn begin(path: &Path, force: bool) -> anyhow::Result<Self> {
         if !force && path.symlink_metadata().is_ok() {
             bail!(
-                "{} is there already: choose another name, or replace it with --force",
+                "{} exists: choose another name, or replace it with --force",
                 path.display()
             );
         }
-        // To replace a device or a pipe is never what was meant.
+        // Replacing a device or a pipe is never intended.
         if path.metadata().is_ok_and(|there| !there.is_file()) {
-            bail!("{} is no file: choose another name", path.display());
+            bail!(
+                "{} is not a regular file: choose another name",
+                path.display()
+            );
         }
         let Some(name) = path.file_name() else {
-            bail!("{} is no name for a file", path.display());
+            bail!("{} is not a file name", path.display());
         };
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
@@ -95,10 +98,10 @@ impl BundleFile {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            // It is an inventory of the network.
+            // The archive is an inventory of the network.
             .mode(0o600)
             .open(&unfinished)
-            .with_context(|| format!("cannot write beside {}", path.display()))?;
+            .with_context(|| format!("cannot write in the directory of {}", path.display()))?;
         Ok(Self {
             path: path.to_owned(),
             unfinished,
@@ -107,7 +110,7 @@ impl BundleFile {
         })
     }
 
-    /// Writes everything and gives it its name.
+    /// Writes the archive, and renames it to its final name.
     fn write(self, explanation: &Explanation, entries: &[BundleEntry]) -> anyhow::Result<PathBuf> {
         write(&self.file, &folder(explanation), explanation.time, entries)
             .and_then(File::sync_all)
@@ -116,7 +119,7 @@ impl BundleFile {
         Ok(self.path.clone())
     }
 
-    /// Never over somebody else's file, also if that was made meanwhile.
+    /// Renames without replacing a file that was created in the meantime.
     fn rename_into_place(&self) -> io::Result<()> {
         if self.force {
             fs::rename(&self.unfinished, &self.path)
@@ -128,17 +131,17 @@ impl BundleFile {
 
 impl Drop for BundleFile {
     fn drop(&mut self) {
-        // Gone already if it was renamed.
+        // The file no longer exists under this name if it was renamed.
         let _ = fs::remove_file(&self.unfinished);
     }
 }
 
-/// The folder in the archive in which everything is.
+/// The top directory of the archive.
 fn folder(explanation: &Explanation) -> String {
     format!("probe-{}", file_name(&explanation.ip.to_string()))
 }
 
-/// What belongs to this host.
+/// The data of this host.
 pub struct HostSnapshot {
     pub doctor: doctor::DoctorReport,
     pub neighbours: serde_json::Value,
@@ -146,7 +149,7 @@ pub struct HostSnapshot {
 }
 
 impl HostSnapshot {
-    /// Looks at this host.
+    /// Reads the data of this host.
     pub async fn read(doctor: doctor::DoctorReport) -> anyhow::Result<Self> {
         Ok(Self {
             doctor,
@@ -173,11 +176,11 @@ fn entries(
         "kernel": rustix::system::uname().release().to_string_lossy(),
     });
     let mut entries = vec![
-        BundleEntry::new("explain.txt", "what probe explain said", screen),
-        BundleEntry::json("explain.json", "the same for machines", explanation),
+        BundleEntry::new("explain.txt", "output of probe explain", screen),
+        BundleEntry::json("explain.json", "the same as JSON", explanation),
         BundleEntry::new(
             "frames.pcapng",
-            "the questions and answers of this moment",
+            "the probes and replies of this check",
             frames,
         ),
         BundleEntry::json(
@@ -194,36 +197,36 @@ fn entries(
     if let Ok(daemon) = &inputs.daemon {
         entries.push(BundleEntry::json(
             "bindings.json",
-            "who has the address, and its open conflict, by the daemon",
+            "the owners of the address and its open conflict, from the daemon",
             &daemon.bindings,
         ));
         entries.push(BundleEntry::json(
             "history.json",
-            "what the daemon found about it",
+            "the findings of the daemon about it",
             &daemon.history,
         ));
     }
     if let Ok(known) = &inputs.cluster {
         entries.push(BundleEntry::json(
             "cluster.json",
-            "the objects of the cluster concerned",
+            "the related objects of the cluster",
             &objects(&known.cluster, explanation),
         ));
     }
     entries.push(BundleEntry::json(
         "versions.json",
-        "of this program and of the kernel",
+        "versions of this program and of the kernel",
         &versions,
     ));
     entries.push(BundleEntry::json(
         "doctor.json",
-        "what probe doctor says of this host",
+        "output of probe doctor",
         &host.doctor,
     ));
     Ok(entries)
 }
 
-/// Colons are for other things in the names of files.
+/// Replaces colons, which have other meanings in file names.
 fn file_name(ip: &str) -> String {
     ip.replace(':', "-")
 }
@@ -233,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_not_replaced_unless_told() {
+    fn existing_file_is_replaced_only_with_force() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ticket.tar");
         fs::write(&path, "mine").unwrap();
@@ -242,11 +245,11 @@ mod tests {
         drop(BundleFile::begin(&path, true).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
         let left = fs::read_dir(folder.path()).unwrap().count();
-        assert_eq!(left, 1, "nothing half done is left");
+        assert_eq!(left, 1, "no temporary file is left");
     }
 
     #[test]
-    fn a_file_that_was_made_meanwhile_stays() {
+    fn file_created_concurrently_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ticket.tar");
         let bundle = BundleFile::begin(&path, false).unwrap();

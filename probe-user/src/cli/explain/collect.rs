@@ -31,7 +31,7 @@ use crate::{
     client::{Client, ClientError},
 };
 
-/// Nodes that are probed for their MACs, which takes a few seconds.
+/// Maximum number of nodes that are probed for their MACs, which takes a few seconds.
 const MAX_PROBED_NODES: usize = 30;
 
 /// Probes a second, for many addresses.
@@ -42,7 +42,7 @@ pub struct CollectedInputs {
     pub inputs: ExplainInputs,
     /// The frames of the check, with the monotonic time of each.
     pub frames: Vec<ArpEvent>,
-    /// Probing was wanted and not possible.
+    /// Whether probing was requested and not possible.
     pub probe_failed: bool,
 }
 
@@ -109,7 +109,7 @@ impl<'a> InputCollector<'a> {
         let known = match self.arguments.cluster.look(&self.client).await {
             Ok(known) => known,
             Err(ClusterUnavailable::None(why)) => {
-                let why = why.trim_start_matches("no cluster to ask: ");
+                let why = why.trim_start_matches("no cluster configured: ");
                 return Err(Some(format!("{why}; --kubernetes off: without a cluster")));
             }
             Err(ClusterUnavailable::Failed(why)) => return Err(Some(why)),
@@ -119,7 +119,7 @@ impl<'a> InputCollector<'a> {
             cluster: known.cluster(),
             source: known.source,
             context: self.arguments.cluster.context.clone(),
-            roster: NodeIndex::new(known.nodes.unwrap_or_default()),
+            nodes_by_mac: NodeIndex::new(known.nodes.unwrap_or_default()),
             nodes_known,
             drifts: Vec::new(),
         })
@@ -154,8 +154,8 @@ impl<'a> InputCollector<'a> {
         let ip = self.arguments.ip;
         let drifts = self.client.list::<Value>("/v1/drift").await;
         let about = |drift: &Value| {
-            let said = drift.get("ip").and_then(Value::as_str);
-            said.and_then(|said| said.parse::<IpAddr>().ok()) == Some(ip)
+            let address = drift.get("ip").and_then(Value::as_str);
+            address.and_then(|address| address.parse::<IpAddr>().ok()) == Some(ip)
         };
         drifts
             .unwrap_or_default()
@@ -189,7 +189,7 @@ impl<'a> InputCollector<'a> {
             .flat_map(|port| port.networks.iter().copied().map(IpNet::V4))
             .collect();
         if let Some(known) = &mut cluster {
-            add_host_macs(&mut known.roster, &target.network).await;
+            add_host_macs(&mut known.nodes_by_mac, &target.network).await;
         }
         let collector = match self.run_check(target, Some(ip), speaker.clone()).await? {
             Ok(collector) => collector,
@@ -265,11 +265,11 @@ impl<'a> InputCollector<'a> {
         networks: &[IpNet],
     ) -> anyhow::Result<()> {
         let mut owners = record.owners.iter();
-        if owners.all(|owner| known.roster.node_of(&owner.macs).is_some()) {
+        if owners.all(|owner| known.nodes_by_mac.node_of(&owner.macs).is_some()) {
             return Ok(());
         }
         let first = known.cluster.reported_announcers(self.arguments.ip);
-        let wanted = known.roster.addresses_to_probe(networks, &first);
+        let wanted = known.nodes_by_mac.addresses_to_probe(networks, &first);
         let wanted: Vec<_> = wanted
             .into_iter()
             .filter_map(|address| match address {
@@ -286,7 +286,7 @@ impl<'a> InputCollector<'a> {
         };
         let none = LocalAnnouncements::default();
         if let Ok(collector) = self.run_check(target, None, none).await? {
-            add_check_macs(&mut known.roster, &collector.records);
+            add_check_macs(&mut known.nodes_by_mac, &collector.records);
         }
         Ok(())
     }
@@ -319,7 +319,7 @@ impl<'a> InputCollector<'a> {
             // The current owner: a previous one may be any host.
             if let Some(owner) = binding.owners.first() {
                 for &mac in &owner.macs {
-                    known.roster.add_mac(binding.ip, mac);
+                    known.nodes_by_mac.add_mac(binding.ip, mac);
                 }
             }
         }
@@ -341,7 +341,7 @@ fn local_announcements(
 ) -> LocalAnnouncements {
     let is_node = cluster.is_some_and(|known| {
         let mut own = own.iter();
-        own.any(|&address| known.roster.node_at(address).is_some())
+        own.any(|&address| known.nodes_by_mac.node_at(address).is_some())
     });
     let bindings = daemon.map(|daemon| &daemon.bindings[..]);
     LocalAnnouncements::new(is_node, bindings.unwrap_or_default(), now)
@@ -355,7 +355,7 @@ fn add_owner_nodes(inputs: &mut ExplainInputs) {
     if let ProbeAvailability::Probed(record) = &mut inputs.probe_availability {
         for owner in &mut record.owners {
             let by_word = || known.cluster.reported_node(record.ip.into(), &owner.macs);
-            let node = known.roster.node_of(&owner.macs).or_else(by_word);
+            let node = known.nodes_by_mac.node_of(&owner.macs).or_else(by_word);
             owner.node = node.map(str::to_owned);
         }
     }

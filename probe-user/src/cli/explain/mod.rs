@@ -42,7 +42,7 @@ pub struct ExplainArguments {
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
     output: OutputFormat,
 
-    /// Send no probes: only what the daemon and the cluster know
+    /// Send no probes; use only the data of the daemon and the cluster
     #[arg(long)]
     no_probe: bool,
 
@@ -65,7 +65,7 @@ pub struct ExplainArguments {
     #[command(flatten)]
     cluster: ClusterArguments,
 
-    /// Write a tar archive for a ticket, too: this text, frames as pcapng, neighbours, bindings, history, the objects of
+    /// Also write a support bundle (tar): this text, frames as pcapng, neighbours, bindings, history, the objects of
     /// the cluster, and the output of probe doctor; `-` is standard output, and the text goes to standard error then
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
@@ -145,7 +145,7 @@ fn render_text(explanation: &Explanation) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The exit status: what is not as expected goes before what is unknown.
+/// The exit status: an unexpected result takes precedence over an unknown one.
 fn exit(explanation: &Explanation, probe_failed: bool) -> Exit {
     match explanation.status {
         AddressStatus::Conflict => Exit::Conflict,

@@ -1,4 +1,4 @@
-//! The files that pools are read from: named ones, standard input, and whole folders.
+//! Reads manifests from files, standard input and directories.
 
 use std::{
     collections::HashSet,
@@ -10,32 +10,32 @@ use std::{
 
 use probe_pools::{AddressPlan, ManifestError, PoolInventory, manifest};
 
-/// Larger files are no manifests.
+/// Maximum size of a manifest file, in MiB.
 const MAX_FILE_MIB: u64 = 64;
-/// Folders in folders in folders are followed this deep.
+/// Maximum depth of nested directories.
 const MAX_FOLDER_DEPTH: usize = 64;
 
 /// Reads the files of a cluster.
 pub struct ManifestFileReader<'a> {
     inventory: &'a mut PoolInventory,
     cluster: &'a str,
-    /// The folders that were read, as they are without symbolic links: none is read twice, or for ever.
-    seen: HashSet<PathBuf>,
+    /// The canonical paths of the directories read so far, so that none is read twice.
+    visited: HashSet<PathBuf>,
 }
 
 impl<'a> ManifestFileReader<'a> {
-    /// Reads what comes for this cluster.
+    /// A reader for manifests of this cluster.
     pub fn new(inventory: &'a mut PoolInventory, cluster: &'a str) -> Self {
         Self {
             inventory,
             cluster,
-            seen: HashSet::new(),
+            visited: HashSet::new(),
         }
     }
 
-    /// What somebody named: a file is read whatever it is.
+    /// Reads a path given on the command line; a file is read regardless of its name.
     pub fn read_source(&mut self, path: &Path) {
-        // A cluster without pools is one as well.
+        // Register the cluster even if it has no pools.
         self.inventory.cluster(self.cluster);
         if !is_stdin(path) && path.is_dir() {
             self.read_folder(path, MAX_FOLDER_DEPTH);
@@ -49,11 +49,11 @@ impl<'a> ManifestFileReader<'a> {
         }
     }
 
-    /// A folder: what looks like manifests, in the order of names.
+    /// Reads the manifests of a directory, in the order of names.
     fn read_folder(&mut self, folder: &Path, depth: usize) {
         match folder.canonicalize() {
             Ok(whole) => {
-                if !self.seen.insert(whole) {
+                if !self.visited.insert(whole) {
                     return;
                 }
             }
@@ -71,7 +71,7 @@ impl<'a> ManifestFileReader<'a> {
                 continue;
             }
             let kind = entry.file_type();
-            // What a link leads to may be out of reach; a folder is one in any case.
+            // The target of a symbolic link may be inaccessible; report it.
             if kind.is_ok_and(|kind| kind.is_dir()) || path.is_dir() {
                 match depth.checked_sub(1) {
                     Some(depth) => self.read_folder(&path, depth),
@@ -85,11 +85,11 @@ impl<'a> ManifestFileReader<'a> {
         }
     }
 
-    /// A file in a folder: nobody's business unless it may define pools.
+    /// Reads a file found in a directory; it is ignored unless it may define pools.
     fn file(&mut self, path: &Path) {
-        // A pipe would be waited for, and a device read for ever.
+        // Reading a pipe or a device could block for ever.
         if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return self.record_unread(path, ManifestError::Io("it is no regular file".into()));
+            return self.record_unread(path, ManifestError::Io("not a regular file".into()));
         }
         match read(path) {
             Ok(text) => {
@@ -105,7 +105,7 @@ impl<'a> ManifestFileReader<'a> {
     }
 }
 
-/// Reads a plan; one that cannot be read is noted, and empty.
+/// Reads a plan. Errors are recorded in the inventory, and the plan is empty.
 pub fn read_plan(inventory: &mut PoolInventory, path: &Path) -> AddressPlan {
     match read(path) {
         Ok(text) => AddressPlan::read(inventory, &display_name(path), &text),
@@ -117,7 +117,7 @@ pub fn read_plan(inventory: &mut PoolInventory, path: &Path) -> AddressPlan {
     }
 }
 
-/// The text of a file, or of standard input.
+/// Reads the text of a file, or of standard input.
 pub fn read(path: &Path) -> Result<String, ManifestError> {
     let source: io::Result<Box<dyn Read>> = if is_stdin(path) {
         Ok(Box::new(io::stdin().lock()))
@@ -137,7 +137,7 @@ pub fn read(path: &Path) -> Result<String, ManifestError> {
     String::from_utf8(bytes).map_err(|_| ManifestError::NotUtf8)
 }
 
-/// Whether a path stands for standard input.
+/// Whether a path means standard input.
 pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
@@ -156,7 +156,7 @@ fn is_manifest(path: &Path) -> bool {
     })
 }
 
-/// What a path is called in messages: as it was typed.
+/// The name of a path in messages, as typed.
 pub fn display_name(path: &Path) -> String {
     if is_stdin(path) {
         return "stdin".to_owned();

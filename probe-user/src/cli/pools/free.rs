@@ -1,4 +1,4 @@
-//! `probe pools free`: addresses of pools that no service has and nobody answers for.
+//! `probe pools free`: addresses of pools that no service has and no host replies for.
 
 mod record;
 
@@ -13,7 +13,7 @@ use clap::Args;
 use probe_cluster::Resource;
 use probe_common::wire::Vlan;
 use probe_datapath::capabilities;
-use probe_model::{CheckVerdict, escape_untrusted, to_json};
+use probe_model::{CheckStatus, escape_untrusted, to_json};
 use probe_pools::{
     PoolInventory,
     free::free_spans,
@@ -39,19 +39,18 @@ use crate::{
     daemon::serve::DEFAULT_PATH,
 };
 
-/// Addresses that are asked about at once where a few are wanted: as many as are asked in a moment.
+/// The number of addresses per batch of probes if only a few are requested.
 const BATCH: usize = 10;
-/// More ranges than these are not listed: nobody reads them.
+/// Maximum number of listed ranges.
 const MAX_RUNS: u128 = 1 << 17;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit status: 0 there are some, and with --count as many; 2 usage; 3 there are fewer, or none; 4 not all \
-                  could be read or asked."
+    after_help = "Exit status: 0 found, with --count all requested; 2 usage; 3 fewer found, or none; 4 not everything could be read or probed."
 )]
 pub struct PoolsFreeArguments {
-    /// Manifests with the pools, instead of the cluster's: a file, a folder, or - for standard input. Which addresses services have is
-    /// not known then
+    /// Manifests with the pools, instead of those of the cluster: a file, a directory, or - for standard input. The
+    /// assigned addresses are unknown then
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
 
@@ -62,52 +61,52 @@ pub struct PoolsFreeArguments {
     #[command(flatten)]
     cluster: ClusterArguments,
 
-    /// Only of the pool of this name
+    /// Only the pool with this name
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
 
-    /// So many addresses, one a line, and no more questions than it takes to find them
+    /// List this number of addresses, one a line, and send only as many probes as necessary
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
 
-    /// Ask nobody on the network: what no service has may still be somebody's
+    /// Send no probes; a listed address may then be in use by another host
     #[arg(long)]
     no_probe: bool,
 
-    /// The interface to ask through, instead of the one that the route leads to
+    /// The interface to send probes on, instead of the one by the route
     #[arg(short, long, value_name = "IFACE")]
     interface: Option<String>,
 
-    /// The VLAN to ask in, for interfaces that carry tagged frames: 100, or 100.200 (200 inside 100)
+    /// The VLAN to send probes in, for interfaces that carry tagged frames: 100, or 100.200 (200 inside 100)
     #[arg(long, value_name = "VID", default_value_t = Vlan::UNTAGGED, hide_default_value = true)]
     vlan: Vlan,
 
-    /// Questions a second. More than the default can cut this host off: switches with Dynamic ARP Inspection shut a
-    /// port above 15 ARP frames a second
+    /// Probes a second. More than the default can cut this host off: switches with Dynamic ARP Inspection shut a port
+    /// above 15 ARP frames a second
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
 
-    /// How it is written
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
     output: OutputFormat,
 
-    /// The socket of the daemon, who may know the cluster
+    /// The socket of the daemon, which may watch the cluster
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH, hide_short_help = true)]
     socket: PathBuf,
 }
 
-/// Pools, and what services have of them.
+/// Pools and their assigned addresses.
 struct KnownPools {
     inventory: PoolInventory,
-    /// `None` where nobody says.
+    /// `None` if unknown.
     assigned: Option<Vec<Interval>>,
 }
 
-/// What asking came to.
+/// The results of probing.
 #[derive(Default)]
 struct ProbedRanges {
     free: Vec<Interval>,
-    taken: Vec<InUseRecord>,
+    in_use: Vec<InUseRecord>,
     complete: bool,
 }
 
@@ -122,7 +121,7 @@ pub fn run(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
                 .downcast_ref::<HostNetworkError>()
                 .is_some_and(HostNetworkError::is_usage_error) =>
         {
-            print_error(&error.context("--pool and --count make it less"));
+            print_error(&error.context("narrow it with --pool or --count"));
             Ok(Exit::Usage)
         }
         result => result,
@@ -130,7 +129,7 @@ pub fn run(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
 }
 
 async fn find(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
-    capabilities::drop_all_but_net_raw().context("cannot let go of capabilities")?;
+    capabilities::drop_all_but_net_raw().context("cannot drop capabilities")?;
     let known = load_pools(arguments).await?;
     let inventory = &known.inventory;
     let mut complete = inventory.unread.is_empty();
@@ -145,7 +144,7 @@ async fn find(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
         names.dedup();
         let names = names.join(", ");
         print_error(&anyhow::anyhow!(
-            "there is no pool {}; there are {}",
+            "unknown pool {}; the pools are {}",
             escape_untrusted(name),
             escape_untrusted(&names)
         ));
@@ -153,7 +152,7 @@ async fn find(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
     }
     let assignments_known = known.assigned.is_some();
     if !assignments_known {
-        print_status("which addresses services have is not known: manifests do not say");
+        print_status("the assigned addresses are unknown: manifests do not contain them");
     }
     let left = free_spans(inventory, known.assigned.unwrap_or_default(), |pool| {
         let wanted = arguments.pool.as_ref();
@@ -163,49 +162,49 @@ async fn find(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
     let runs = spans.fold(0_u128, |sum, one| sum.saturating_add(one.max_runs()));
     if arguments.count.is_none() && runs > MAX_RUNS {
         print_error(&anyhow::anyhow!(
-            "what is free are more than {MAX_RUNS} ranges: --pool and --count make it less"
+            "more than {MAX_RUNS} free ranges: narrow it with --pool or --count"
         ));
         return Ok(Exit::Usage);
     }
     let mut room = arguments.count.map_or(u128::MAX, u128::from);
-    let mut taken = Vec::new();
+    let mut in_use = Vec::new();
     let pools = if arguments.no_probe {
-        print_status("nobody was asked: somebody may have them all the same");
+        print_status("no probes were sent: hosts may use some of these addresses");
         let pools = left.iter().map(|left| {
-            let runs = left.spans.iter().flat_map(|stretch| stretch.runs());
-            // What another pool keeps back may be the neighbour of what is this one's alone.
+            let runs = left.spans.iter().flat_map(|span| span.runs());
+            // Addresses reserved in another pool may be adjacent to those of this pool.
             let free = merged(take_first(runs, &mut room));
             FreePoolRecord::new(inventory, left.pool, free)
         });
         pools.collect()
     } else {
         let candidates = left.iter().flat_map(|pool| &pool.spans);
-        let asked = collect(arguments, candidates.copied()).await?;
-        complete &= asked.complete;
-        taken = asked.taken;
+        let probed = collect(arguments, candidates.copied()).await?;
+        complete &= probed.complete;
+        in_use = probed.in_use;
         let pools = left.iter().map(|left| {
             let spans = left.spans.iter();
-            let free = spans.flat_map(|stretch| stretch.intersections(&asked.free));
-            // By address: what lies between may be another pool's.
+            let free = spans.flat_map(|span| span.intersections(&probed.free));
+            // Merge by address: addresses in between may belong to another pool.
             let free = merged(free.flat_map(AddressSpan::runs).collect());
             FreePoolRecord::new(inventory, left.pool, take_first(free, &mut room))
         });
         pools.collect()
     };
-    for one in &taken {
+    for one in &in_use {
         let macs: Vec<_> = one.macs.iter().map(ToString::to_string).collect();
         print_status(&format!(
-            "{} is taken: no service has it, and {} answers",
+            "{} is in use: no service has it, and {} replies",
             one.ip,
             macs.join(", ")
         ));
     }
     let record = FreeRecord {
-        asked: !arguments.no_probe,
+        probed: !arguments.no_probe,
         assignments_known,
         complete,
         pools,
-        taken,
+        in_use,
     };
     write(arguments, &record)?;
     let number = record
@@ -214,18 +213,18 @@ async fn find(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
         .fold(0_u64, |sum, pool| sum.saturating_add(pool.addresses));
     let enough = number >= arguments.count.map_or(1, u64::from);
     Ok(match (enough, complete) {
-        // As many as were wanted are as many as were wanted.
+        // The requested number was found, so the result is complete.
         (true, true) => Exit::Success,
         (true, false) if arguments.count.is_some() => Exit::Success,
         (_, false) => Exit::Failed,
         (false, true) => {
-            print_status(&format!("{number} free addresses, and that is all"));
+            print_status(&format!("only {number} free addresses"));
             Exit::ExpectationFailed
         }
     })
 }
 
-/// The first addresses of these, as far as there is room.
+/// The first addresses of these ranges, up to `room`, which is reduced.
 fn take_first(ranges: impl IntoIterator<Item = Interval>, room: &mut u128) -> Vec<Interval> {
     let mut ranges = ranges.into_iter();
     let mut first = Vec::new();
@@ -255,9 +254,11 @@ async fn load_pools(arguments: &PoolsFreeArguments) -> anyhow::Result<KnownPools
         });
     }
     let client = Client::new(&arguments.socket);
-    let known = arguments.cluster.look(&client).await.context(
-        "there are no pools to look at: name manifests, or a cluster's context with --context",
-    )?;
+    let known = arguments
+        .cluster
+        .look(&client)
+        .await
+        .context("no pools: name manifests, or a cluster with --context")?;
     known.warn_if_stale();
     let cluster = known.cluster();
     for needed in [Resource::Services, Resource::IpAddressPools] {
@@ -265,8 +266,8 @@ async fn load_pools(arguments: &PoolsFreeArguments) -> anyhow::Result<KnownPools
             let freshness = cluster.objects().freshness.get(&needed);
             let error = freshness.and_then(|freshness| freshness.error.as_deref());
             bail!(
-                "{needed} could not be read, so nothing can be said to be free: {}",
-                error.unwrap_or("nothing was said")
+                "{needed} could not be read, so the free addresses are unknown: {}",
+                error.unwrap_or("no error was reported")
             );
         }
     }
@@ -277,33 +278,33 @@ async fn load_pools(arguments: &PoolsFreeArguments) -> anyhow::Result<KnownPools
     })
 }
 
-/// Asks who has these; where a few are wanted, no more of them than it takes.
+/// Probes the candidates; with `--count` only as many as necessary.
 async fn collect(
     arguments: &PoolsFreeArguments,
     candidates: impl Iterator<Item = AddressSpan>,
 ) -> anyhow::Result<ProbedRanges> {
     let mut stop = StopSignal::listen()?;
-    let mut asked = ProbedRanges {
+    let mut probed = ProbedRanges {
         complete: true,
         ..ProbedRanges::default()
     };
     let (v4, v6): (Vec<_>, Vec<_>) =
-        candidates.partition(|stretch| stretch.interval().family() == IpFamily::V4);
+        candidates.partition(|span| span.interval().family() == IpFamily::V4);
     let runs = v4.into_iter().flat_map(AddressSpan::runs);
     if !v6.is_empty() {
         print_status(
-            "IPv6 has no ARP: IPv6 addresses are left out (--no-probe lists what no service has)",
+            "IPv6 has no ARP: IPv6 addresses are skipped (--no-probe lists unassigned ones)",
         );
     }
     let Some(count) = arguments.count else {
         let targets: Vec<_> = runs.filter_map(cluster_targets::target).collect();
-        probe_batch(arguments, &targets, &mut asked, &mut stop).await?;
-        return Ok(asked);
+        probe_batch(arguments, &targets, &mut probed, &mut stop).await?;
+        return Ok(probed);
     };
     let mut addresses = runs.flat_map(addresses);
-    // What is off-link is not gone through one by one for ever.
+    // Bounded, because off-link addresses yield no result.
     for _ in 0..TargetRanges::MAX_TARGETS / BATCH as u64 {
-        let found = FamilyCounts::of(asked.free.clone()).v4;
+        let found = FamilyCounts::of(probed.free.clone()).v4;
         let batch: Vec<_> = addresses
             .by_ref()
             .take(BATCH)
@@ -312,18 +313,18 @@ async fn collect(
                 IpAddr::V6(_) => None,
             })
             .collect();
-        if found >= u128::from(count) || batch.is_empty() || !asked.complete {
+        if found >= u128::from(count) || batch.is_empty() || !probed.complete {
             break;
         }
-        probe_batch(arguments, &batch, &mut asked, &mut stop).await?;
+        probe_batch(arguments, &batch, &mut probed, &mut stop).await?;
     }
-    Ok(asked)
+    Ok(probed)
 }
 
 async fn probe_batch(
     arguments: &PoolsFreeArguments,
     targets: &[Target],
-    asked: &mut ProbedRanges,
+    probed: &mut ProbedRanges,
     stop: &mut StopSignal,
 ) -> anyhow::Result<()> {
     let mut around = HostNetwork::read().await?;
@@ -333,10 +334,9 @@ async fn probe_batch(
         .await?;
     let is_reserved = |target: &Target| matches!(target, Target::Address(_)) && !lots.is_empty();
     if let Some(first) = elsewhere.iter().find(|target| !is_reserved(target)) {
-        asked.complete = false;
+        probed.complete = false;
         print_status(&format!(
-            "{first} cannot be asked about: it is not on-link here. Run this on a host that is in its network, or name \
-             the interface with -i"
+            "{first} cannot be probed: it is not on-link here. Run this on a host in its network, or name the interface with -i"
         ));
     }
     if lots.is_empty() {
@@ -347,18 +347,18 @@ async fn probe_batch(
     let collector = collect::collect(around, lots, arguments.rate, None, speaker, stop).await?;
     let mut free = Vec::new();
     for record in collector.records {
-        match record.verdict {
-            CheckVerdict::NoReply => free.extend(single_address(record.ip.into())),
-            CheckVerdict::NotProbed => asked.complete = false,
-            CheckVerdict::OneOwner
-            | CheckVerdict::Conflict
-            | CheckVerdict::Contested
-            | CheckVerdict::Moved => {
-                asked.taken.push(InUseRecord::new(&record));
+        match record.status {
+            CheckStatus::NoReply => free.extend(single_address(record.ip.into())),
+            CheckStatus::NotProbed => probed.complete = false,
+            CheckStatus::OneOwner
+            | CheckStatus::Conflict
+            | CheckStatus::Contested
+            | CheckStatus::Moved => {
+                probed.in_use.push(InUseRecord::new(&record));
             }
         }
     }
-    asked.free = merged([std::mem::take(&mut asked.free), free].concat());
+    probed.free = merged([std::mem::take(&mut probed.free), free].concat());
     Ok(())
 }
 
@@ -380,13 +380,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_many_are_as_many_as_there_is_room_for() {
+    fn first_page_is_filled_up_to_the_limit() {
         let ranges = ["192.0.2.1-192.0.2.3", "192.0.2.9", "10.0.0.0/8"]
             .map(|text| Interval::parse(text).unwrap().0);
         let mut room = 6;
         let first: Vec<_> = take_first(ranges, &mut room)
             .iter()
-            .map(Interval::spoken)
+            .map(Interval::describe)
             .collect();
         assert_eq!(
             first,
@@ -395,7 +395,7 @@ mod tests {
             )
             .unwrap()
             .0
-            .spoken())
+            .describe())
         );
         assert_eq!(room, 0);
     }

@@ -1,4 +1,4 @@
-//! `probe pools`: address pools as they are written down, or as clusters have them. Only `free` asks on the network.
+//! `probe pools`: address pools in manifests and live clusters. Only `free` sends probes.
 
 mod contexts;
 mod files;
@@ -30,19 +30,18 @@ use super::{
 
 #[derive(Debug, Subcommand)]
 pub enum PoolsCommand {
-    /// Find overlaps between pools, clusters and the plan of the network, and pools that are not what they
-    /// seem; ends with 1 if there are errors
+    /// Find overlaps between pools, clusters and the address plan, and mistakes in pools; exits 1 if there are errors
     Check(PoolsCheckArguments),
-    /// List addresses of pools that no service has and nobody answers for
+    /// List addresses of pools that no service has and no host replies for
     Free(free::PoolsFreeArguments),
-    /// Print the pools of MetalLB or Cilium in a file without some addresses, ready for kubectl apply
+    /// Print MetalLB or Cilium pools from a file without some addresses, ready for kubectl apply
     Exclude(PoolsExcludeArguments),
 }
 
 #[derive(Debug, Args)]
 pub struct PoolsCheckArguments {
-    /// Manifests: a file, a folder with all in it, or - for standard input. Each is one cluster, which has
-    /// the name of the file or folder
+    /// Manifests: a file, a directory with all files in it, or - for standard input. Each is one cluster, named after
+    /// the file or directory
     #[arg(value_name = "PATH", required_unless_present_any = ["clusters", "contexts"])]
     paths: Vec<PathBuf>,
 
@@ -54,26 +53,26 @@ pub struct PoolsCheckArguments {
     #[arg(long = "context", value_name = "NAME")]
     contexts: Vec<String>,
 
-    /// The plan of the network: the ranges of each cluster, of nodes and of DHCP, and reserved ones
+    /// The address plan: the ranges of each cluster, of nodes and of DHCP, and reserved ones
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
 
-    /// How the verdict is written
+    /// Output format of the report
     #[arg(short, long, value_enum, default_value_t = PoolsOutput::Human)]
     output: PoolsOutput,
 
-    /// End with 1 for warnings too
+    /// Exit 1 for warnings too
     #[arg(long)]
     strict: bool,
 
-    /// List not more overlaps than this; the others are counted
+    /// List at most this number of overlaps; further ones are counted
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
 }
 
 #[derive(Debug, Args)]
 pub struct PoolsExcludeArguments {
-    /// What to take out: an address, a CIDR or a range (192.0.2.1-192.0.2.9)
+    /// The addresses to exclude: an address, a CIDR or a range (192.0.2.1-192.0.2.9)
     #[arg(value_name = "IP|CIDR|RANGE", value_parser = parse_interval)]
     addresses: Interval,
 
@@ -129,8 +128,8 @@ fn check(arguments: &PoolsCheckArguments) -> anyhow::Result<Exit> {
         .as_deref()
         .map(|path| read_plan(&mut inventory, path));
     let plan = plan.unwrap_or_default();
-    let verdict = check_pools(&inventory, &plan, arguments.limit);
-    let report = PoolsReport::new(&inventory, &plan, &verdict);
+    let evaluation = check_pools(&inventory, &plan, arguments.limit);
+    let report = PoolsReport::new(&inventory, &plan, &evaluation);
     print(arguments.output, &report)?;
 
     let worst = if arguments.strict {
@@ -140,11 +139,11 @@ fn check(arguments: &PoolsCheckArguments) -> anyhow::Result<Exit> {
     };
     Ok(if !report.complete {
         Exit::Failed
-    } else if verdict.has_level(&inventory, worst) {
+    } else if evaluation.has_level(&inventory, worst) {
         Exit::Conflict
     } else if report.pools.is_empty() {
-        // A pipe whose other end failed must not look fine.
-        print_status("probe: there is no pool in what was given");
+        // Empty input from a failed pipe must not succeed.
+        print_status("probe: the input contains no pool");
         Exit::ExpectationFailed
     } else {
         Exit::Success
@@ -159,7 +158,7 @@ fn print(output: PoolsOutput, report: &PoolsReport) -> anyhow::Result<()> {
         PoolsOutput::Sarif => writeln!(out, "{:#}", sarif(report)),
     };
     match written.and_then(|()| out.flush()) {
-        Err(error) if !is_closed(&error) => Err(error).context("cannot write the verdict"),
+        Err(error) if !is_closed(&error) => Err(error).context("cannot write the report"),
         _ => Ok(()),
     }
 }
@@ -169,25 +168,25 @@ fn print_excluded(arguments: &PoolsExcludeArguments) -> anyhow::Result<Exit> {
     let shown = escape_untrusted(&name).into_owned();
     let text = read(&arguments.file).with_context(|| format!("cannot read {shown}"))?;
     let excluded = exclude(&text, arguments.addresses).with_context(|| shown.clone())?;
-    for (mark, error) in &excluded.broken {
+    for (mark, error) in &excluded.invalid {
         record_unread(&name, Some(*mark), error);
     }
     for (range, pool) in &excluded.manual_ranges {
         print_status(&format!(
-            "probe: {} is in {pool}: take it out there by hand",
-            range.spoken()
+            "probe: {} is in {pool}: remove it there manually",
+            range.describe()
         ));
     }
     if excluded.manifests.is_empty() && excluded.manual_ranges.is_empty() {
         bail!(
-            "{} is in no pool that could be read",
-            arguments.addresses.spoken()
+            "{} is in none of the readable pools",
+            arguments.addresses.describe()
         );
     }
     for range in &excluded.not_in_pools {
         print_status(&format!(
-            "probe: {} is in none of the pools anyway",
-            range.spoken()
+            "probe: {} is in none of the pools",
+            range.describe()
         ));
     }
     let text = excluded.manifests.join("---\n");
@@ -197,7 +196,7 @@ fn print_excluded(arguments: &PoolsExcludeArguments) -> anyhow::Result<Exit> {
         _ => {}
     }
     Ok(
-        if excluded.broken.is_empty() && excluded.manual_ranges.is_empty() {
+        if excluded.invalid.is_empty() && excluded.manual_ranges.is_empty() {
             Exit::Success
         } else {
             Exit::Failed
@@ -205,15 +204,18 @@ fn print_excluded(arguments: &PoolsExcludeArguments) -> anyhow::Result<Exit> {
     )
 }
 
-/// Says that something could not be read, on one line whatever it quotes.
+/// Prints on one line that something could not be read.
 fn record_unread(file: &str, mark: Option<YamlMark>, error: &ManifestError) {
-    let place = mark.map(|mark| format!(":{}:{}", mark.line, mark.column));
-    let text = format!("cannot read {file}{}: {error}", place.unwrap_or_default());
+    let location = mark.map(|mark| format!(":{}:{}", mark.line, mark.column));
+    let text = format!(
+        "cannot read {file}{}: {error}",
+        location.unwrap_or_default()
+    );
     print_status(&format!("probe: {}", escape_untrusted(&text)));
 }
 
-/// All manifests. A path is called as its last part; where two would have the same name, each is called as it was
-/// typed.
+/// The sources of all manifests. A cluster is named after the last part of its path, or after the whole path if two
+/// names would be equal.
 fn sources(paths: &[PathBuf], clusters: &[ManifestSource]) -> Vec<ManifestSource> {
     let mut names = HashSet::new();
     let mut twice = HashSet::new();
@@ -238,7 +240,7 @@ fn sources(paths: &[PathBuf], clusters: &[ManifestSource]) -> Vec<ManifestSource
     paths.chain(clusters.iter().cloned()).collect()
 }
 
-/// What the cluster of a path is called: the last part, without an extension.
+/// The cluster name of a path: its last part without extension.
 fn cluster_name(path: &Path) -> String {
     if is_stdin(path) {
         return "stdin".to_owned();

@@ -1,4 +1,4 @@
-//! Where findings come from: programs of this process, or the daemon.
+//! The sources of findings: BPF programs of this process, or the daemon.
 
 use std::{path::Path, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     filter::RecordFilter,
 };
 
-/// Something to show.
+/// An item to show.
 #[derive(Debug)]
 pub enum FeedItem {
     Finding(Arc<FindingRecord>, Option<u64>),
@@ -35,15 +35,15 @@ pub enum Feed {
     Daemon(Box<DaemonFeed>),
 }
 
-/// By programs of this process.
+/// The BPF programs of this process.
 pub struct AttachedFeed {
-    /// Until it is stopped.
+    /// The session until it is stopped.
     session: Option<Session>,
     findings: Receiver<Arc<FindingRecord>>,
     claims: Option<Receiver<ArpEvent>>,
 }
 
-/// By the daemon.
+/// The daemon.
 pub struct DaemonFeed {
     client: Client,
     query: String,
@@ -52,7 +52,7 @@ pub struct DaemonFeed {
 }
 
 impl Feed {
-    /// Attaches. Nothing is found until [`Feed::start_monitor`].
+    /// Attaches the programs. There are no findings until [`Feed::start_monitor`].
     pub async fn attach(source: &SourceArguments, claims: bool) -> anyhow::Result<Self> {
         let session = Session::start(source, Err(ProberState::Off)).await?;
         Ok(Self::Attached(Box::new(AttachedFeed {
@@ -62,7 +62,7 @@ impl Feed {
         })))
     }
 
-    /// Asks the daemon, if one answers that watches what is wanted.
+    /// Subscribes to the daemon, if there is one that watches the requested interfaces.
     pub async fn daemon(
         socket: &Path,
         filter: &RecordFilter,
@@ -94,7 +94,7 @@ impl Feed {
         }))))
     }
 
-    /// Begins to watch, unless the daemon does that.
+    /// Starts detection, unless the daemon does.
     pub fn start_monitor(&mut self) {
         if let Self::Attached(attached) = self
             && let Some(session) = &mut attached.session
@@ -103,7 +103,7 @@ impl Feed {
         }
     }
 
-    /// The conflicts that were open before this began.
+    /// The conflicts that were open before the feed started.
     pub async fn open_conflicts(&self) -> Result<Vec<BindingRecord>, ClientError> {
         match self {
             Self::Attached(_) => Ok(Vec::new()),
@@ -114,12 +114,12 @@ impl Feed {
         }
     }
 
-    /// How the watching goes.
+    /// The status of the monitor.
     pub async fn status(&self) -> anyhow::Result<StatusRecord> {
         match self {
             Self::Attached(attached) => {
                 let Some(session) = &attached.session else {
-                    bail!("it has ended");
+                    bail!("the monitor has ended");
                 };
                 let snapshot = session.monitor.snapshot().await?;
                 let watched = session.watched.borrow().clone();
@@ -128,12 +128,12 @@ impl Feed {
             }
             Self::Daemon(daemon) => match daemon.client.get("/v1/status").await?.record().await? {
                 Some(status) => Ok(status),
-                None => bail!("the daemon says nothing of itself"),
+                None => bail!("the daemon sent no status"),
             },
         }
     }
 
-    /// What can be recorded while this lasts, if it is not the daemon's to do.
+    /// The recording of frames of this process; `None` if the daemon records.
     pub fn recording(&self, filter: &RecordFilter) -> Option<Recording> {
         let Self::Attached(attached) = self else {
             return None;
@@ -150,7 +150,7 @@ impl Feed {
         ))
     }
 
-    /// The next item; `None` at the end. Can be dropped at any time without losing one.
+    /// The next item; `None` at the end. Cancel safe.
     pub async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         match self {
             Self::Attached(attached) => attached.next().await,
@@ -158,7 +158,7 @@ impl Feed {
         }
     }
 
-    /// Stops watching, and returns the bindings whose takeover is not decided. Findings until then are left for
+    /// Stops detection, and returns the bindings with a pending takeover. Earlier findings remain for
     /// [`Feed::drain_remaining`].
     pub async fn stop(&mut self) -> anyhow::Result<Vec<BindingRecord>> {
         match self {
@@ -173,7 +173,7 @@ impl Feed {
         }
     }
 
-    /// What came until it was stopped and has not been read.
+    /// The items that arrived before the stop and were not read.
     pub fn drain_remaining(&mut self) -> Vec<FeedItem> {
         let Self::Attached(attached) = self else {
             return Vec::new();
@@ -246,17 +246,17 @@ impl DaemonFeed {
                 ClaimLine::Claim(claim) => FeedItem::Claim(claim),
             }),
         };
-        ensure!(item.is_some(), "the daemon ended");
+        ensure!(item.is_some(), "the daemon has ended");
         Ok(item)
     }
 
-    /// Its client, and the query that it was asked with.
+    /// Its client and query.
     pub fn client(&self) -> (&Client, &str) {
         (&self.client, &self.query)
     }
 }
 
-/// A line of the daemon's.
+/// A line of the daemon.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum ClaimLine {

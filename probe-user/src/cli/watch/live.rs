@@ -1,4 +1,4 @@
-//! Watching the network.
+//! Live watching.
 
 use std::{path::Path, pin::pin, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::cli::{Exit, output::print_status, session::StopSignal, status_line};
 
-/// How often the status line is drawn anew.
+/// The interval at which the status line is redrawn.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub async fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
@@ -70,7 +70,7 @@ pub async fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
     let end = Timestamp::now();
     let undecided = match (feed.stop().await, &outcome) {
         (Ok(undecided), _) => undecided,
-        // A daemon that ended cannot name them, and that it ended is the error.
+        // A daemon that has ended cannot list them; its end is the error.
         (Err(_), Err(_)) => Vec::new(),
         (Err(error), Ok(())) => return Err(error),
     };
@@ -81,7 +81,7 @@ pub async fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
         .context("cannot write to standard output")?;
     if let (Some(file), true) = (file, outcome.is_ok()) {
         let recorded = file.finish().await?;
-        show.tally.add_missed(recorded.missed);
+        show.summary.add_missed(recorded.missed);
         if show.printer.is_human_output() {
             show.printer.status.clear();
             print_status(&format!("{} frames written", recorded.frames));
@@ -91,7 +91,7 @@ pub async fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
     outcome.map(|()| exit)
 }
 
-/// The daemon, if it answers, else this process itself.
+/// Opens the daemon, if it responds, else attaches in this process.
 async fn open(arguments: &WatchArguments) -> anyhow::Result<Feed> {
     let socket: &Path = &arguments.socket;
     if socket.as_os_str() != NO_SOCKET
@@ -101,12 +101,12 @@ async fn open(arguments: &WatchArguments) -> anyhow::Result<Feed> {
     }
     ensure!(
         arguments.filter()?.services.is_empty(),
-        "which service has an address is known to a daemon that follows the cluster: --service needs one (probe run)"
+        "--service needs a daemon that watches the cluster (probe run)"
     );
     Feed::attach(&arguments.source, arguments.claims).await
 }
 
-/// Says what is watched and by whom: silence must not look broken.
+/// Prints what is watched and how, so that no output does not look like a failure.
 async fn print_start(arguments: &WatchArguments, feed: &Feed) -> anyhow::Result<()> {
     match feed {
         Feed::Attached(_) => {
@@ -121,7 +121,7 @@ async fn print_start(arguments: &WatchArguments, feed: &Feed) -> anyhow::Result<
             ));
         }
         Feed::Daemon(_) => print_status(&format!(
-            "watching through the daemon at {}, as it was started (--socket none attaches instead)",
+            "watching through the daemon at {} with its settings (--socket none attaches instead)",
             arguments.socket.display()
         )),
     }
@@ -133,7 +133,7 @@ fn show_item(show: &mut WatchPrinter, item: FeedItem) -> anyhow::Result<()> {
         FeedItem::Finding(record, sequence) => show.finding(&record, sequence),
         FeedItem::Claim(record) => show.claim(&record),
         FeedItem::Missed(missed) => {
-            show.tally.add_missed(missed);
+            show.summary.add_missed(missed);
             Ok(())
         }
     }

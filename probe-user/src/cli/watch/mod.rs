@@ -22,16 +22,16 @@ use super::{
 };
 use crate::{daemon::serve::DEFAULT_PATH, filter::RecordFilter};
 
-/// The word for no socket.
+/// The value that means no socket.
 pub const NO_SOCKET: &str = "none";
 
 #[derive(Debug, Args)]
 pub struct WatchArguments {
-    /// How it is written
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
     output: OutputFormat,
 
-    /// Show claims too, each as it is seen
+    /// Show claims too, as they are observed
     #[arg(long)]
     claims: bool,
 
@@ -55,8 +55,8 @@ pub struct WatchArguments {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["write", "duration"])]
     read: Option<PathBuf>,
 
-    /// The socket of the daemon, which is used if it answers there; `none` always attaches. What attaches by
-    /// itself only listens; of the two the daemon asks
+    /// Socket of the daemon, which is used if it responds; `none` always attaches in this process. Without the daemon
+    /// no ARP probes are sent
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
 
@@ -66,7 +66,7 @@ pub struct WatchArguments {
     #[command(flatten)]
     findings: FindingArguments,
 
-    // Last, and with a heading: the headings within it go on to whatever comes after it.
+    // Last, because its help heading applies to all following flags.
     #[command(flatten, next_help_heading = "Interfaces")]
     source: SourceArguments,
 }
@@ -80,8 +80,8 @@ pub fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
 }
 
 impl WatchArguments {
-    /// What is shown. The kernel side's filter is part of it, because neither a daemon nor a capture knows of
-    /// that.
+    /// The filter for the output. It includes the filter of the kernel side, because a daemon or a capture does not
+    /// apply it.
     fn filter(&self) -> anyhow::Result<RecordFilter> {
         let selection = self.source.policy().selection;
         let places = RecordFilter {
@@ -98,14 +98,14 @@ impl WatchArguments {
     }
 }
 
-/// What is shown, and what was: the part that live watching and reading have in common.
+/// Prints and counts items: the common part of live watching and reading.
 struct WatchPrinter {
     printer: Printer,
     filter: RecordFilter,
-    tally: FindingSummary,
+    summary: FindingSummary,
     limit: Option<u64>,
     fail_on_conflict: bool,
-    /// The reader of the output has gone.
+    /// The reader of the output has disconnected.
     closed: bool,
 }
 
@@ -114,7 +114,7 @@ impl WatchPrinter {
         Ok(Self {
             printer: Printer::new(arguments.output, origin),
             filter: arguments.filter()?,
-            tally: FindingSummary::default(),
+            summary: FindingSummary::default(),
             limit: arguments.count,
             fail_on_conflict: arguments.fail_on_conflict,
             closed: false,
@@ -122,11 +122,11 @@ impl WatchPrinter {
     }
 
     fn finding(&mut self, record: &FindingRecord, sequence: Option<u64>) -> io::Result<()> {
-        self.tally.record_end(record);
+        self.summary.record_end(record);
         if self.is_done() || !self.filter.matches_finding(record) {
             return Ok(());
         }
-        self.tally.count(record);
+        self.summary.count(record);
         let written = self.printer.finding(record, sequence);
         self.ignore_broken_pipe(written)
     }
@@ -139,7 +139,7 @@ impl WatchPrinter {
         self.ignore_broken_pipe(written)
     }
 
-    /// Reports the takeovers that are not decided, also if no more findings were wanted.
+    /// Reports the pending takeovers, even beyond `--count`.
     fn undecided(&mut self, bindings: &[BindingRecord], end: Timestamp) -> io::Result<()> {
         let mut wanted = bindings.to_vec();
         wanted.retain(|binding| self.filter.matches_binding(binding));
@@ -147,7 +147,7 @@ impl WatchPrinter {
             .iter()
             .filter_map(|binding| UndecidedRecord::new(binding, end))
         {
-            self.tally.add_undecided();
+            self.summary.add_undecided();
             if !self.closed {
                 let written = self.printer.undecided(&record);
                 self.ignore_broken_pipe(written)?;
@@ -161,20 +161,23 @@ impl WatchPrinter {
         self.ignore_broken_pipe(flushed)
     }
 
-    /// Whether nothing more is to be shown.
+    /// Whether the limit of findings is reached.
     fn is_done(&self) -> bool {
-        self.closed || self.limit.is_some_and(|limit| self.tally.total() >= limit)
+        self.closed
+            || self
+                .limit
+                .is_some_and(|limit| self.summary.total() >= limit)
     }
 
-    /// Sums up and says how the program ends.
+    /// Prints the summary, and returns the exit status.
     fn end(mut self) -> io::Result<Exit> {
         self.flush()?;
         self.printer.status.clear();
         if self.printer.is_human_output() {
             // Standard error, because standard output may be a file of findings.
-            print_status(&self.tally.summary());
+            print_status(&self.summary.summary());
         }
-        Ok(self.tally.exit(self.fail_on_conflict))
+        Ok(self.summary.exit(self.fail_on_conflict))
     }
 
     fn ignore_broken_pipe(&mut self, result: io::Result<()>) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Reading a capture.
+//! Reads a capture.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use probe_model::{Clock, FindingOrigin};
 use super::{WatchArguments, WatchPrinter};
 use crate::cli::{Exit, output::print_status};
 
-/// How often the status line is drawn anew.
+/// The interval at which the status line is redrawn.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
 pub fn run(path: &Path, arguments: &WatchArguments) -> anyhow::Result<Exit> {
@@ -65,7 +65,7 @@ pub fn run(path: &Path, arguments: &WatchArguments) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Set by Ctrl-C, so that there is a summary then too.
+/// A flag set by Ctrl-C, so that the summary is still printed.
 fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -98,13 +98,13 @@ fn read_text(statistics: CaptureStatistics) -> String {
         (malformed, "malformed"),
         (other_link_type_packets, "not of Ethernet interfaces"),
     ];
-    // The first two are said in any case.
-    let said = parts.iter().enumerate();
-    let said = said.filter(|(place, (number, _))| *place < 2 || *number > 0);
-    let said: Vec<_> = said
+    // The first two are always shown.
+    let shown = parts.iter().enumerate();
+    let shown = shown.filter(|(place, (number, _))| *place < 2 || *number > 0);
+    let shown: Vec<_> = shown
         .map(|(_, (number, what))| format!("{number} {what}"))
         .collect();
-    said.join(", ")
+    shown.join(", ")
 }
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_says_how_far_it_is_also_in_a_pipe() {
+    fn progress_is_shown_for_files_and_pipes() {
         let statistics = CaptureStatistics {
             bytes: 50,
             packets: 7,

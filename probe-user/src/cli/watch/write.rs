@@ -1,4 +1,4 @@
-//! The file of `watch --write`.
+//! Writes the file of `watch --write`.
 
 use std::{
     fs::File,
@@ -18,23 +18,23 @@ use tokio::{
 use super::feed::Feed;
 use crate::{client::ResponseStream, daemon::recording::RecordingSummary, filter::RecordFilter};
 
-/// Pieces that wait for a slow disk.
+/// Maximum number of chunks that wait for a slow disk.
 const PIECES: usize = 64;
-/// How long the daemon may send nothing after the end, until all of its pieces are taken to have come.
+/// The pause after the end after which all chunks of the daemon are assumed to have arrived.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// A file that is being written.
+/// A capture file that is being written.
 pub struct CaptureFile {
     path: PathBuf,
     source: JoinHandle<io::Result<RecordingSummary>>,
-    /// Until it has ended.
+    /// The writer until it has ended.
     writer: Option<JoinHandle<io::Result<()>>>,
-    /// Dropped to end what comes from the daemon.
+    /// Dropped to end the stream from the daemon.
     ending: oneshot::Sender<()>,
 }
 
 impl CaptureFile {
-    /// Creates it, and writes what the feed finds from now on.
+    /// Creates the file, and starts to write the frames of new findings of the feed.
     pub async fn create(path: &Path, feed: &Feed, filter: &RecordFilter) -> anyhow::Result<Self> {
         let file =
             File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -47,7 +47,7 @@ impl CaptureFile {
                 let answer = client.get(&format!("/v1/frames{query}")).await?;
                 tokio::spawn(copy(answer, sender, ended))
             }
-            (None, Feed::Attached(_)) => anyhow::bail!("it has ended"),
+            (None, Feed::Attached(_)) => anyhow::bail!("the monitor has ended"),
         };
         Ok(Self {
             path: path.to_owned(),
@@ -57,7 +57,7 @@ impl CaptureFile {
         })
     }
 
-    /// Waits until the file cannot be written any more. Safe to drop at any point.
+    /// Completes when the file cannot be written any more. Cancel safe.
     pub async fn failure(&mut self) -> anyhow::Error {
         let Some(writer) = &mut self.writer else {
             return std::future::pending().await;
@@ -67,7 +67,7 @@ impl CaptureFile {
         let error = match ended {
             Ok(Err(error)) => error.into(),
             Err(error) => error.into(),
-            // Its source has ended: that is reported with the end of the feed.
+            // The source has ended, which is reported with the end of the feed.
             Ok(Ok(())) => return std::future::pending().await,
         };
         anyhow::Error::context(error, format!("cannot write {}", self.path.display()))
@@ -98,7 +98,7 @@ fn write(mut file: File, mut pieces: mpsc::Receiver<Vec<u8>>) -> io::Result<()> 
     Ok(())
 }
 
-/// Copies whole blocks from the daemon until it is told to end.
+/// Copies whole blocks from the daemon until `stop` completes.
 async fn copy(
     mut answer: ResponseStream,
     out: mpsc::Sender<Vec<u8>>,
@@ -125,7 +125,7 @@ async fn copy(
         let Some(piece) = piece.map_err(io::Error::other)? else {
             break;
         };
-        // The writer is gone only with an error of its own.
+        // The writer ends early only with an error of its own.
         if out.send(blocks.split(&piece)).await.is_err() {
             break;
         }

@@ -1,4 +1,4 @@
-//! Findings that wait for their annotation, by address.
+//! The findings that wait for their annotation, by address.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,7 +28,7 @@ impl FindingAddress {
     }
 }
 
-/// The findings that are being annotated, at most one of each address, and those that wait behind them.
+/// The findings that are being annotated, at most one per address, and the waiting ones.
 #[derive(Debug, Default)]
 pub(super) struct PendingFindings {
     waiting: HashMap<FindingAddress, VecDeque<Arc<FindingRecord>>>,
@@ -36,12 +36,12 @@ pub(super) struct PendingFindings {
 }
 
 impl PendingFindings {
-    /// How many findings are being annotated or wait.
+    /// The number of findings that are being annotated or wait.
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Takes a finding. Returns it if it is to be annotated now; otherwise it waits for an earlier one.
+    /// Adds a finding. Returns it if it can be annotated now; otherwise it waits for an earlier one.
     pub fn start(
         &mut self,
         address: &FindingAddress,
@@ -56,7 +56,7 @@ impl PendingFindings {
         Some(finding)
     }
 
-    /// The finding of this address that was being annotated is done. Returns the next.
+    /// Completes the current finding of an address, and returns the next one.
     pub fn next(&mut self, address: &FindingAddress) -> Option<Arc<FindingRecord>> {
         self.len = self.len.saturating_sub(1);
         let next = self.waiting.get_mut(address)?.pop_front();

@@ -18,10 +18,10 @@ use super::*;
 const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
 const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
 const SERVICE: &str = "192.0.2.80";
-/// For which kube-vip has a lease of DHCP, with a MAC of its own.
+/// An address of kube-vip from DHCP, with a separate MAC.
 const LEASED: &str = "192.0.2.82";
 
-/// Nodes that take their time.
+/// A list of nodes that responds slowly.
 #[derive(Debug, Default)]
 struct Slow {
     takes: Duration,
@@ -120,7 +120,7 @@ fn annotate_finding(finding: FindingKind, ip: &str) -> Arc<FindingRecord> {
     })
 }
 
-/// What comes out of these, and how long each took since the first went in.
+/// Passes findings through an annotator, and returns the results with the time since the start.
 async fn through(
     annotator: Annotator,
     findings: impl IntoIterator<Item = Arc<FindingRecord>>,
@@ -131,18 +131,18 @@ async fn through(
         raw.send(finding).unwrap();
     }
     drop(raw);
-    let began = Instant::now();
+    let start = Instant::now();
     let stage = tokio::spawn(annotator.follow(received, public));
     let mut all = Vec::new();
     while let Ok(record) = out.recv().await {
-        all.push((record, began.elapsed()));
+        all.push((record, start.elapsed()));
     }
     stage.await.unwrap();
     all
 }
 
 #[tokio::test(start_paused = true)]
-async fn findings_of_an_address_keep_their_order_and_those_of_others_do_not_wait_for_them() {
+async fn findings_keep_order_per_address_without_delaying_other_addresses() {
     let nodes = slow(Duration::from_millis(700));
     let out = through(
         annotator(&nodes),
@@ -171,7 +171,7 @@ async fn findings_of_an_address_keep_their_order_and_those_of_others_do_not_wait
     assert_eq!(
         *fetched,
         [LIST_AGE, UNKNOWN_HOST_LIST_AGE],
-        "an owner that is no node is looked for among those who joined"
+        "for an unknown owner a fresh list of nodes is fetched"
     );
 }
 
@@ -214,7 +214,7 @@ async fn nodes_that_contest_an_address_are_a_warning_only_if_that_persists() {
     };
     let nodes = slow(Duration::ZERO);
     let out = through(annotator(&nodes), [0, 5, 15].map(contested)).await;
-    let seen: Vec<_> = out
+    let shown: Vec<_> = out
         .iter()
         .map(|(record, _)| {
             let cause = &record.cluster.as_ref().unwrap().cause;
@@ -222,14 +222,14 @@ async fn nodes_that_contest_an_address_are_a_warning_only_if_that_persists() {
         })
         .collect();
     let brief = (Severity::Notice, false);
-    assert_eq!(seen, [brief, brief, (Severity::Warning, true)]);
+    assert_eq!(shown, [brief, brief, (Severity::Warning, true)]);
     let unknown_host = annotate_finding(FindingKind::Contested, SERVICE);
     let out = through(self::annotator(&nodes), [unknown_host]).await;
     assert_eq!(out[0].0.severity, Severity::Warning);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_finding_says_whose_address_it_is_and_why_it_is_in_dispute() {
+async fn finding_is_annotated_with_service_and_cause() {
     let nodes = slow(Duration::ZERO);
     let all = [
         annotate_finding(FindingKind::Conflict, SERVICE),
@@ -284,7 +284,7 @@ async fn a_drill_is_nobodys() {
 }
 
 #[test]
-fn of_several_services_the_first_by_name_is_the_label() {
+fn first_service_by_name_becomes_the_label() {
     let cluster = cluster();
     let (service, pool) = holder_of(&cluster, SERVICE.parse().unwrap());
     assert_eq!(service, Some(&named("shop/api")));
@@ -294,7 +294,7 @@ fn of_several_services_the_first_by_name_is_the_label() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_kept_up_with_is_counted() {
+async fn annotations_dropped_for_overload_are_counted() {
     let annotator = annotator(&slow(Duration::ZERO));
     let health = annotator.sources.health.clone();
     let findings = (0..100).map(|_| annotate_finding(FindingKind::Moved, "192.0.2.7"));

@@ -1,4 +1,4 @@
-//! Connections within limits: how many in all and from one peer, and how long each may take.
+//! Limits of connections: their number in total and per peer, and their duration.
 
 use std::{
     collections::HashMap,
@@ -22,13 +22,13 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout_at},
 };
 
-/// What one connection may have waiting to be sent, in bytes.
+/// Maximum number of buffered bytes to send per connection.
 const WRITE_BUFFER: usize = 64 << 10;
 
-/// How long a client may take to send the head of a request.
+/// Time limit for the head of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Slots for what clients use: a bounded number in all, and from one peer. Clones share them.
+/// Slots for resources of clients: a bounded number in total and per peer. Clones share them.
 #[derive(Clone, Debug)]
 pub struct ClientSlots<P> {
     inner: Arc<ClientSlotsInner<P>>,
@@ -38,29 +38,29 @@ pub struct ClientSlots<P> {
 struct ClientSlotsInner<P> {
     total: usize,
     per_peer: usize,
-    taken: Mutex<HashMap<P, usize>>,
+    in_use: Mutex<HashMap<P, usize>>,
     freed: Notify,
 }
 
 /// No slot is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SlotRefusal {
-    /// The peer has as many as it may have.
+    /// The peer has reached its limit.
     #[error("too many connections from this address")]
     PerPeer,
-    /// All are taken.
+    /// All slots are in use.
     #[error("too many connections")]
     Total,
 }
 
 impl<P: Clone + Eq + Hash> ClientSlots<P> {
-    /// So many slots in all, and so many of them for one peer.
+    /// `total` slots, of which one peer may use `per_peer`.
     pub fn new(total: usize, per_peer: usize) -> Self {
         Self {
             inner: Arc::new(ClientSlotsInner {
                 total,
                 per_peer,
-                taken: Mutex::default(),
+                in_use: Mutex::default(),
                 freed: Notify::new(),
             }),
         }
@@ -68,15 +68,15 @@ impl<P: Clone + Eq + Hash> ClientSlots<P> {
 
     /// Takes a slot if one is free.
     pub fn take(&self, peer: P) -> Result<ClientSlot<P>, SlotRefusal> {
-        let mut taken = self.inner.lock();
-        if taken.values().sum::<usize>() >= self.inner.total {
+        let mut in_use = self.inner.lock();
+        if in_use.values().sum::<usize>() >= self.inner.total {
             return Err(SlotRefusal::Total);
         }
-        let of_peer = taken.get(&peer).copied().unwrap_or(0);
+        let of_peer = in_use.get(&peer).copied().unwrap_or(0);
         if of_peer >= self.inner.per_peer {
             return Err(SlotRefusal::PerPeer);
         }
-        taken.insert(peer.clone(), of_peer + 1);
+        in_use.insert(peer.clone(), of_peer + 1);
         Ok(ClientSlot {
             slots: self.clone(),
             peer,
@@ -105,12 +105,12 @@ impl<P: Clone + Eq + Hash> ClientSlots<P> {
 
 impl<P> ClientSlotsInner<P> {
     fn lock(&self) -> MutexGuard<'_, HashMap<P, usize>> {
-        // Nothing is ever half done in there.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        // The value is consistent at any time, even after a panic.
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A slot; free again when it is dropped.
+/// A slot, which is released when it is dropped.
 #[derive(Debug)]
 pub struct ClientSlot<P: Clone + Eq + Hash> {
     slots: ClientSlots<P>,
@@ -119,14 +119,14 @@ pub struct ClientSlot<P: Clone + Eq + Hash> {
 
 impl<P: Clone + Eq + Hash> Drop for ClientSlot<P> {
     fn drop(&mut self) {
-        let mut taken = self.slots.inner.lock();
-        if let Some(of_peer) = taken.get_mut(&self.peer) {
+        let mut in_use = self.slots.inner.lock();
+        if let Some(of_peer) = in_use.get_mut(&self.peer) {
             *of_peer -= 1;
             if *of_peer == 0 {
-                taken.remove(&self.peer);
+                in_use.remove(&self.peer);
             }
         }
-        drop(taken);
+        drop(in_use);
         self.slots.inner.freed.notify_waiters();
     }
 }
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_limited_in_all_and_for_each_peer_and_come_back() {
+    fn slots_are_limited_in_total_and_per_peer_and_are_released() {
         let slots = ClientSlots::new(3, 2);
         let mut held = vec![slots.take("a").unwrap(), slots.take("a").unwrap()];
         assert_eq!(slots.take("a").unwrap_err(), SlotRefusal::PerPeer);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_its_ipv4_address_or_its_ipv6_network() {
+    fn peer_is_an_ipv4_address_or_an_ipv6_prefix() {
         let peer = |text: &str| peer_of(text.parse().unwrap());
         assert_eq!(peer("::ffff:192.0.2.1"), peer("192.0.2.1"));
         assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:2"));
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_nothing_is_given_up_and_one_that_is_slow_is_not() {
+    async fn stalled_client_is_disconnected_and_a_slow_client_is_not() {
         let limit = Duration::from_secs(30);
         let (server, mut client) = duplex(8);
         let mut server = StallTimeout::new(server, limit);

@@ -1,5 +1,5 @@
-//! HTTP on TCP: `/metrics`, `/healthz`, `/readyz` and nothing else. An inventory of the network is not
-//! for everyone on it: that is on the Unix socket ([`serve_api`]).
+//! HTTP on TCP: `/metrics`, `/healthz`, `/readyz` and nothing else. The inventory of the network is not for every host
+//! on it: it is served on the Unix socket ([`serve_api`]).
 
 mod api;
 mod connections;
@@ -66,31 +66,31 @@ use crate::{
     log_writer::LogWriter,
 };
 
-/// How long a scrape may wait for its turn, and how long detection may take to reply.
+/// Time limit for a scrape in the queue, and for a reply of detection.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pages of metrics that are encoded at once. More wait.
+/// Maximum number of pages of metrics that are encoded concurrently. Further ones wait.
 const MAX_ENCODINGS: usize = 1;
 
-/// Pages of metrics that are in memory at once, until they are sent. More wait.
+/// Maximum number of pages of metrics in memory until they are sent. Further ones wait.
 const MAX_PAGES: usize = 4;
 
-/// TCP connections at once. More are closed.
+/// Maximum number of TCP connections. Further ones are closed.
 pub const MAX_TCP_CONNECTIONS: usize = 128;
 
-/// TCP connections from one host at once. More are closed.
+/// Maximum number of TCP connections from one host. Further ones are closed.
 const MAX_TCP_CONNECTIONS_PER_PEER: usize = 16;
 
-/// How long a TCP connection lasts at most: a Prometheus server then makes a new one.
+/// Maximum duration of a TCP connection; a Prometheus server then opens a new one.
 const TCP_CONNECTION_LIMIT: Duration = Duration::from_mins(1);
 
-/// How long a client of TCP may read nothing.
+/// Time limit for a TCP client that reads nothing.
 const TCP_STALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long to wait when no connection can be accepted, for want of descriptors most likely.
+/// The delay after a failed accept, most likely because file descriptors are exhausted.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// What the handlers read from.
+/// The sources of the handlers.
 #[derive(Clone)]
 pub struct MetricsSources {
     /// Detection.
@@ -101,27 +101,27 @@ pub struct MetricsSources {
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
     /// All interfaces.
     pub links: watch::Receiver<Arc<Links>>,
-    /// What the kernel believes of its neighbours.
+    /// The neighbour tables of the kernel.
     pub neighbours: NeighbourReader,
-    /// The exercise that goes on.
+    /// The running drill.
     pub drills: DrillSlot,
-    /// Who knows the cluster, if there is one.
+    /// The annotator, if there is a cluster.
     pub annotator: Option<Annotator>,
-    /// How many addresses of a kind have series of their own.
+    /// Maximum number of addresses of a kind with series of their own.
     pub addresses: usize,
-    /// What is counted of notifications.
+    /// The counts of notifications.
     pub notifications: Arc<NotificationCounts>,
-    /// How it stands with the cluster.
+    /// The status of the cluster.
     pub cluster_status: ClusterStatusHandle,
-    /// What came of reading the settings.
+    /// The outcome of the last load of the settings.
     pub config: watch::Receiver<ConfigOutcome>,
-    /// What is known of the cluster.
+    /// The cluster data.
     pub cluster: ClusterHandle,
     /// The health of the components.
     pub health: HealthRegistry,
     /// Standard output and standard error.
     pub log_writers: Vec<LogWriter>,
-    /// Connections that were refused.
+    /// The counts of rejected connections.
     pub refused_connections: Arc<RefusedConnections>,
 }
 
@@ -157,16 +157,16 @@ impl RefusedConnections {
     }
 }
 
-/// What came of reading the settings.
+/// The outcome of the last load of the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfigOutcome {
-    /// Whether they could be used when they were last read.
+    /// Whether the last load succeeded.
     pub successful: bool,
-    /// When they last could.
+    /// The time of the last successful load.
     pub success: Timestamp,
 }
 
-/// What the handlers share.
+/// The shared state of the handlers.
 #[derive(Clone)]
 struct MetricsServer {
     sources: MetricsSources,
@@ -174,7 +174,7 @@ struct MetricsServer {
     pages: ClientSlots<IpAddr>,
 }
 
-/// Binds the address, so that a port that is taken is an error at start.
+/// Binds the address, so that a port in use is an error at start.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -201,7 +201,7 @@ pub async fn serve(listener: std::net::TcpListener, sources: MetricsSources) {
             pages: ClientSlots::new(MAX_PAGES, 1),
         });
     let slots = ClientSlots::new(MAX_TCP_CONNECTIONS, MAX_TCP_CONNECTIONS_PER_PEER);
-    // They end with the server.
+    // The connections end with the server.
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -229,7 +229,7 @@ pub async fn serve(listener: std::net::TcpListener, sources: MetricsSources) {
             let connection = serve_connection(stream, router, TCP_STALL_LIMIT);
             match timeout(TCP_CONNECTION_LIMIT, connection).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, %peer, "a connection broke off"),
+                Ok(Err(error)) => tracing::debug!(%error, %peer, "a connection failed"),
                 Err(_) => tracing::debug!(%peer, "a connection took too long"),
             }
             drop(slot);
@@ -245,7 +245,7 @@ async fn metrics(
     State(server): State<MetricsServer>,
     Extension(Peer(peer)): Extension<Peer>,
 ) -> Response {
-    // One host has one page at a time: the pages of one that does not read leave room for others.
+    // Each host has at most one page, so that a host that does not read leaves capacity for others.
     let deadline = Instant::now() + SCRAPE_TIMEOUT;
     let page = match server.pages.take_until(peer, deadline).await {
         Ok(page) => page,
@@ -258,10 +258,10 @@ async fn metrics(
     let Ok(Ok(_turn)) = timeout(SCRAPE_TIMEOUT, server.encodings.acquire()).await else {
         return unavailable("too many scrapes at once");
     };
-    let Ok(Ok(inputs)) = timeout(SCRAPE_TIMEOUT, material(server.sources)).await else {
+    let Ok(Ok(inputs)) = timeout(SCRAPE_TIMEOUT, collect_inputs(server.sources)).await else {
         return unavailable("detection does not reply");
     };
-    // Reading the maps and encoding keep no other task from running.
+    // Read the maps and encode on a blocking thread.
     let encoded = tokio::task::spawn_blocking(move || metrics::encode(&inputs));
     match encoded.await {
         Ok(Ok(pieces)) => text(pieces, page),
@@ -270,7 +270,7 @@ async fn metrics(
     }
 }
 
-/// The page as a response, with what is to be kept until it is sent.
+/// The page as a response, which owns `guard` until it is sent.
 fn text(pieces: Vec<String>, kept: impl Send + 'static) -> Response {
     let length: usize = pieces.iter().map(String::len).sum();
     let head = [
@@ -284,7 +284,7 @@ fn text(pieces: Vec<String>, kept: impl Send + 'static) -> Response {
     (head, Body::from_stream(pieces)).into_response()
 }
 
-async fn material(sources: MetricsSources) -> Result<MetricsInputs, MonitorStopped> {
+async fn collect_inputs(sources: MetricsSources) -> Result<MetricsInputs, MonitorStopped> {
     let snapshot = sources.monitor.snapshot().await?;
     let statistics = &snapshot.statistics;
     let addresses = AddressMetrics::read(&sources.monitor, statistics, sources.addresses).await?;
@@ -316,13 +316,13 @@ async fn material(sources: MetricsSources) -> Result<MetricsInputs, MonitorStopp
     })
 }
 
-/// Alive: no component is in a state that only a restart may mend.
+/// Liveness: no component is in a state that only a restart may fix.
 async fn healthz(State(server): State<MetricsServer>, RawQuery(query): RawQuery) -> Response {
     let report = server.sources.health.report().await;
     health_response(&report, report.is_live(), query.as_deref())
 }
 
-/// Ready: the daemon sees frames wherever it should, and detection works.
+/// Readiness: frames are received on all required interfaces, and detection works.
 async fn readyz(State(server): State<MetricsServer>, RawQuery(query): RawQuery) -> Response {
     let report = server.sources.health.report().await;
     health_response(&report, report.is_ready(), query.as_deref())

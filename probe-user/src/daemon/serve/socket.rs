@@ -1,4 +1,4 @@
-//! The Unix socket of the daemon: who may reach it is settled before anybody can.
+//! The Unix socket of the daemon. Its permissions are set before it accepts connections.
 
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -16,27 +16,27 @@ use rustix::{
 };
 use thiserror::Error;
 
-/// Where the daemon is reached.
+/// The default path of the socket.
 pub const DEFAULT_PATH: &str = "/run/arp-monitor/probe.sock";
 
-/// Connections that may wait to be accepted.
+/// The listen backlog.
 const BACKLOG: i32 = 64;
 
-/// Why there is no socket.
+/// Why the socket cannot be created.
 #[derive(Debug, Error)]
 pub enum ApiSocketError {
-    /// Somebody listens there.
+    /// Another process listens on the path.
     #[error(
-        "another daemon answers at {}: end it, or choose another --socket PATH (or none)",
+        "another daemon listens on {}: stop it, or choose another --socket PATH (or none)",
         .0.display()
     )]
     InUse(PathBuf),
-    /// It is something else.
-    #[error("{} exists and is no socket: remove it, or choose another --socket PATH", .0.display())]
+    /// The path is not a socket.
+    #[error("{} exists and is not a socket: remove it, or choose another --socket PATH", .0.display())]
     NotASocket(PathBuf),
-    /// The directory cannot be made.
+    /// The directory cannot be created.
     #[error(
-        "cannot make the directory {}: {source} (run as root, or choose another --socket PATH, or none)",
+        "cannot create the directory {}: {source} (run as root, or choose another --socket PATH, or none)",
         path.display()
     )]
     Directory {
@@ -45,9 +45,9 @@ pub enum ApiSocketError {
         /// Why.
         source: io::Error,
     },
-    /// The socket cannot be made.
+    /// The socket cannot be created.
     #[error(
-        "cannot make the socket {}: {source} (run as root, or choose another --socket PATH, or none)",
+        "cannot create the socket {}: {source} (run as root, or choose another --socket PATH, or none)",
         path.display()
     )]
     Socket {
@@ -58,29 +58,29 @@ pub enum ApiSocketError {
     },
 }
 
-/// A socket that listens. Its name goes when it is dropped.
+/// A listening socket. Its file is removed when it is dropped.
 #[derive(Debug)]
 pub struct ApiSocket {
     listener: tokio::net::UnixListener,
     name: SocketFile,
 }
 
-/// The name of a socket in the file system.
+/// The file of a socket.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    /// Device and inode: a later socket of that name is another's.
+    /// Device and inode, to recognise a later socket of another process at this path.
     identity: Option<(u64, u64)>,
 }
 
 impl ApiSocket {
-    /// Listens there. What is left of a daemon that is gone is replaced.
+    /// Listens on a path. A stale socket of a dead daemon is replaced.
     pub fn bind(path: &Path) -> Result<Self, ApiSocketError> {
         if let Some(directory) = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
         {
-            make_directory(directory)?;
+            create_directory(directory)?;
         }
         remove_stale(path)?;
         let failed = |source: io::Error| ApiSocketError::Socket {
@@ -99,11 +99,11 @@ impl ApiSocket {
         })
     }
 
-    /// Creates the file of the socket again if somebody removed it. One that another program has put there stays.
+    /// Creates the socket file again if it was removed. A socket of another program stays.
     pub fn restore(&mut self) {
         match fs::symlink_metadata(&self.name.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // It is there, or it is not known whether it is.
+            // The file exists, or its state is unknown.
             _ => return,
         }
         let path = self.name.path.clone();
@@ -121,7 +121,7 @@ impl ApiSocket {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
 
-    /// Its name.
+    /// The path.
     pub fn path(&self) -> &Path {
         &self.name.path
     }
@@ -130,13 +130,13 @@ impl ApiSocket {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
-            // It is gone, or somebody took away the right to remove it: either way nothing is left to do.
+            // The file is already removed, or removing it is no longer permitted: nothing is left to do.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-fn make_directory(path: &Path) -> Result<(), ApiSocketError> {
+fn create_directory(path: &Path) -> Result<(), ApiSocketError> {
     let made = DirBuilder::new().recursive(true).mode(0o750).create(path);
     made.map_err(|source| ApiSocketError::Directory {
         path: path.to_owned(),
@@ -153,7 +153,7 @@ fn remove_stale(path: &Path) -> Result<(), ApiSocketError> {
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            // If it cannot be removed, binding says so better.
+            // If it cannot be removed, the error of `bind` is more specific.
             let _ = fs::remove_file(path);
             Ok(())
         }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_its_owner_and_group_may_reach_it_and_nothing_stays() {
+    async fn socket_is_restricted_to_owner_and_group_and_removed_at_exit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/probe.sock");
         let socket = ApiSocket::bind(&path).unwrap();
@@ -198,10 +198,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_dead_daemon_left_is_replaced() {
+    async fn stale_socket_of_a_dead_daemon_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("probe.sock");
-        // A listener of the standard library leaves its name behind.
+        // A listener of the standard library does not remove its file.
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         let _socket = ApiSocket::bind(&path).unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_in_the_way_is_not_touched() {
+    async fn regular_file_at_the_socket_path_is_left_unchanged() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("probe.sock");
         fs::write(&path, "precious").unwrap();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_removed_file_is_created_again_and_anothers_is_left_alone() {
+    async fn removed_socket_is_recreated_and_a_foreign_socket_is_left_unchanged() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/probe.sock");
         let mut socket = ApiSocket::bind(&path).unwrap();

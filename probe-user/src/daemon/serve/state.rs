@@ -1,4 +1,4 @@
-//! What is watched and how it goes, with the names and times that the world outside knows.
+//! The records of interfaces and status for JSON, with names and wall clock times.
 
 use jiff::Timestamp;
 use probe_common::counter::Direction;
@@ -13,25 +13,25 @@ use crate::daemon::monitor::MonitorSnapshot;
 /// A watched interface: a line of JSON. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceRecord {
-    /// Its name.
+    /// The path.
     pub interface: String,
     /// Its index.
     pub index: u32,
-    /// How its arriving frames are seen (`native`, `tc`, `generic`); nothing if they are not.
+    /// The attach mode for received frames (`native`, `tc`, `generic`); `None` if it is not attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
-    /// Whether the VLAN of an arriving frame can be told.
+    /// Whether the VLAN of received frames is visible.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan_visible: Option<bool>,
-    /// Whether its link is up: `up` or `down`. Where it is down, no frame arrives.
+    /// The state of its link: `up` or `down`. While it is down, no frames are received.
     #[serde(default = "LinkState::unreported")]
     pub link: LinkState,
     /// Why it is not watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Frames that arrived and were reported by the kernel side.
+    /// Received frames that the kernel side reported.
     pub received: u64,
-    /// Frames that this host sent and that were reported by the kernel side.
+    /// Sent frames that the kernel side reported.
     pub sent: u64,
 }
 
@@ -39,14 +39,14 @@ pub struct InterfaceRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkState {
-    /// It is.
+    /// It is up, with a carrier.
     Up,
-    /// It is not, or it is gone.
+    /// It is down, without a carrier, or removed.
     Down,
 }
 
 impl LinkState {
-    /// What an older daemon, which does not report it, is taken to mean.
+    /// The default for older daemons that do not report it.
     const fn unreported() -> Self {
         Self::Up
     }
@@ -60,16 +60,16 @@ impl LinkState {
     }
 }
 
-/// How the watching goes: one JSON object. Names are stable; fields may be added.
+/// The status of the monitor: one JSON object. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusRecord {
-    /// What is watched.
+    /// The watched interfaces.
     pub interfaces: Vec<InterfaceRecord>,
-    /// Addresses that somebody has claimed.
+    /// The number of claimed addresses.
     pub addresses: usize,
-    /// Conflicts that are open.
+    /// The number of open conflicts.
     pub conflicts: usize,
-    /// When a frame was last reported by the kernel side.
+    /// The time of the last frame that the kernel side reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_frame: Option<Timestamp>,
 }
@@ -102,7 +102,7 @@ impl InterfaceRecord {
 }
 
 impl StatusRecord {
-    /// How it goes now.
+    /// The current status.
     pub fn new(watched: &WatchedInterfaces, links: &Links, snapshot: &MonitorSnapshot) -> Self {
         let interfaces = watched
             .iter()

@@ -1,4 +1,4 @@
-//! What is free, for people and as JSON (`docs/free.schema.json`).
+//! The free addresses, as text and JSON (`docs/free.schema.json`).
 
 use std::{
     collections::HashSet,
@@ -12,19 +12,19 @@ use probe_pools::{PoolInventory, PoolKind, interval::Interval, usage::FamilyCoun
 use probe_render::layout;
 use serde::Serialize;
 
-/// What is free: one JSON object. Names are stable; fields may be added.
+/// The free addresses: one JSON object. Names are stable; fields may be added.
 #[derive(Debug, Serialize)]
 pub struct FreeRecord {
-    /// Whether they were asked about; else somebody may have them.
-    pub asked: bool,
-    /// Whether it is known which addresses services have.
+    /// Whether they were probed; otherwise hosts may use some of them.
+    pub probed: bool,
+    /// Whether the assigned addresses are known.
     pub assignments_known: bool,
-    /// Whether everything could be read and asked.
+    /// Whether everything could be read and probed.
     pub complete: bool,
     /// The pools.
     pub pools: Vec<FreePoolRecord>,
-    /// Addresses that no service has, and that somebody answers for.
-    pub taken: Vec<InUseRecord>,
+    /// Addresses that no service has and a host replies for.
+    pub in_use: Vec<InUseRecord>,
 }
 
 /// A pool.
@@ -34,37 +34,37 @@ pub struct FreePoolRecord {
     pub cluster: String,
     /// What defines it.
     pub kind: PoolKind,
-    /// Where it lives, if it says so.
+    /// Its namespace, if set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Its name.
+    /// The path.
     pub name: String,
-    /// How many IPv4 and IPv6 addresses are free.
+    /// The number of free IPv4 and IPv6 addresses.
     pub addresses: u64,
     /// Which.
     pub free: Vec<FreeRangeRecord>,
 }
 
-/// Addresses from one to another.
+/// A range of free addresses.
 #[derive(Debug, Serialize)]
 pub struct FreeRangeRecord {
-    /// The first.
+    /// The first address.
     pub first: IpAddr,
-    /// The last.
+    /// The last address.
     pub last: IpAddr,
 }
 
-/// An address that somebody answers for.
+/// An address that a host replies for.
 #[derive(Debug, Serialize)]
 pub struct InUseRecord {
     /// Which.
     pub ip: Ipv4Addr,
-    /// Who.
+    /// The MACs that replied.
     pub macs: Vec<MacAddr>,
 }
 
 impl FreePoolRecord {
-    /// What is free of a pool, by its number.
+    /// The free ranges of a pool, by its index.
     pub fn new(inventory: &PoolInventory, pool: usize, free: Vec<Interval>) -> Self {
         let pool = &inventory.pools[pool];
         let ranges = free.iter().map(|range| FreeRangeRecord {
@@ -88,7 +88,7 @@ impl FreePoolRecord {
 }
 
 impl InUseRecord {
-    /// What asking found out.
+    /// The address and MACs of a check.
     pub fn new(record: &CheckRecord) -> Self {
         let macs = record.owners.iter().flat_map(|owner| owner.macs.clone());
         Self {
@@ -125,7 +125,7 @@ impl FreeRecord {
             }
             for range in pool.ranges() {
                 let number = range.count().to_string();
-                rows.push((range.spoken(), name.clone(), number));
+                rows.push((range.describe(), name.clone(), number));
             }
         }
         let width = |cell: fn(&(String, String, String)) -> &str| {
@@ -134,7 +134,7 @@ impl FreeRecord {
         };
         let (first, second) = (width(|row| &row.0), width(|row| &row.1));
         for (range, name, number) in &rows {
-            // By columns, which are not letters everywhere.
+            // Pad by columns: characters may be wider than one column.
             let room = second - layout::width_of(name);
             writeln!(out, "{range:<first$}  {name}{:room$}  {number:>6}", "")?;
         }
@@ -142,7 +142,7 @@ impl FreeRecord {
     }
 }
 
-/// Each address, in order.
+/// All addresses of a range, in order.
 pub fn addresses(range: Interval) -> impl Iterator<Item = IpAddr> {
     let mut next = Some(range.first());
     let last = range.last();
@@ -194,11 +194,11 @@ spec: {blocks: [{cidr: 198.51.100.0/31}]}
             FreePoolRecord::new(&inventory, number, ranges.collect())
         });
         FreeRecord {
-            asked: true,
+            probed: true,
             assignments_known: false,
             complete: true,
             pools: pools.collect(),
-            taken: vec![InUseRecord {
+            in_use: vec![InUseRecord {
                 ip: Ipv4Addr::new(192, 0, 2, 9),
                 macs: vec!["02:00:00:00:00:01".parse().unwrap()],
             }],
@@ -206,11 +206,11 @@ spec: {blocks: [{cidr: 198.51.100.0/31}]}
     }
 
     #[test]
-    fn what_is_written_is_valid_by_the_schema() {
+    fn written_record_matches_the_schema() {
         let schema = Schema::new(SCHEMA);
         let mut empty = record();
         empty.pools[0].free.clear();
-        empty.taken.clear();
+        empty.in_use.clear();
         let written: Vec<Value> = [record(), empty]
             .iter()
             .map(|record| serde_json::from_str(&to_json(record)).unwrap())
@@ -220,7 +220,7 @@ spec: {blocks: [{cidr: 198.51.100.0/31}]}
         for (described, list) in [
             ("/properties", ""),
             ("/$defs/pool/properties", "pools"),
-            ("/$defs/taken/properties", "taken"),
+            ("/$defs/in_use/properties", "in_use"),
         ] {
             let objects = written.iter().flat_map(|record| match list {
                 "" => vec![record],
@@ -234,13 +234,13 @@ spec: {blocks: [{cidr: 198.51.100.0/31}]}
             schema.labels("/$defs/pool/properties/kind/enum"),
             PoolKind::LABELS
         );
-        let mut wrong = written[0].clone();
-        wrong["pools"][0]["free"][0]["first"] = "192.0.2.256".into();
+        let mut invalid = written[0].clone();
+        invalid["pools"][0]["free"][0]["first"] = "192.0.2.256".into();
         let validator = jsonschema::options()
             .should_validate_formats(true)
             .build(&schema.0)
             .unwrap();
-        assert!(!validator.is_valid(&wrong));
+        assert!(!validator.is_valid(&invalid));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the daemon knows of the cluster, as it is known now.
+//! The cluster data of the daemon.
 
 use std::{
     convert::Infallible,
@@ -20,26 +20,26 @@ use tokio::{sync::mpsc, task};
 use super::{Api, ApiError};
 use crate::daemon::annotate::NodeListSource;
 
-/// Pieces that wait for a slow client.
+/// Maximum number of chunks that wait for a slow client.
 const PIECES: usize = 4;
-/// How large a piece is.
+/// The size of a chunk in bytes.
 const PIECE: usize = 64 << 10;
 
-/// What is known of the cluster: one JSON object. Names are stable; fields may be added.
+/// The cluster data: one JSON object. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ClusterObjectsRecord {
-    /// What the API server said.
+    /// The objects.
     #[serde(flatten)]
     pub objects: ClusterObjects,
-    /// Its nodes; nothing while they are not known.
+    /// Its nodes; `None` while unknown.
     #[serde(default)]
     pub nodes: Option<Vec<Node>>,
-    /// The node that the daemon runs on, if it knows.
+    /// The node of the daemon, if known.
     #[serde(default)]
     pub node: Option<String>,
 }
 
-/// The same, as it is written.
+/// The same with borrowed data, for serialization.
 #[derive(Serialize)]
 struct ClusterResponse<'a> {
     #[serde(flatten)]
@@ -50,10 +50,10 @@ struct ClusterResponse<'a> {
     node: Option<&'a str>,
 }
 
-/// The cluster. Of ten thousand services it is some megabytes of text, which are never in memory at once.
+/// The cluster data. For ten thousand services it is several megabytes of text, which are streamed.
 pub(super) async fn cluster(State(api): State<Api>) -> Result<Response, ApiError> {
     let annotator = api.sources.annotator.ok_or(ApiError::NoCluster)?;
-    // Who asks for everything wants the nodes too.
+    // Include the nodes.
     let known = annotator.resolve(NodeListSource::LISTED).await;
     let nodes = annotator.nodes();
     let (sender, receiver) = mpsc::channel(PIECES);
@@ -61,10 +61,10 @@ pub(super) async fn cluster(State(api): State<Api>) -> Result<Response, ApiError
         let answer = ClusterResponse {
             objects: known.cluster.objects(),
             nodes: nodes.as_deref().map(Vec::as_slice),
-            node: annotator.own_node_name(),
+            node: annotator.node_name(),
         };
         let mut out = BufWriter::with_capacity(PIECE, ChunkWriter(sender));
-        // An error means that the client is gone.
+        // An error means that the client has disconnected.
         let _ = serde_json::to_writer(&mut out, &answer);
         let _ = out.write_all(b"\n").and_then(|()| out.flush());
     });
@@ -76,7 +76,7 @@ pub(super) async fn cluster(State(api): State<Api>) -> Result<Response, ApiError
     Ok((head, Body::from_stream(pieces)).into_response())
 }
 
-/// Hands on what is written, as fast as the client takes it.
+/// Streams written data at the pace of the client.
 struct ChunkWriter(mpsc::Sender<Bytes>);
 
 impl Write for ChunkWriter {

@@ -1,4 +1,4 @@
-//! A drill lasts as long as the connection of whoever wants it: however that one ends, the drill does too.
+//! A drill lasts as long as the connection of its client.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use tokio::time::{Instant, sleep_until};
 use super::{Api, ApiError, Parameters, streams::ndjson_response};
 use crate::daemon::drill::Drill;
 
-/// Nobody practises for longer than this.
-pub(super) const LONGEST: Duration = Duration::from_hours(24);
+/// Maximum duration of a drill.
+pub(super) const MAX_DURATION: Duration = Duration::from_hours(24);
 
-/// What is still to be said.
+/// The phase of a drill.
 enum DrillPhase {
     Opened(Drill),
     Closed(Drill),
     Nothing,
 }
 
-/// Begins a drill, and takes it back after `for` seconds or when the client is gone.
+/// Starts a drill, which ends after `for` seconds or when the client disconnects.
 pub(super) async fn drill(
     State(api): State<Api>,
     parameters: Parameters,
@@ -29,12 +29,12 @@ pub(super) async fn drill(
     let text = parameters.get("for").map_or("", String::as_str);
     let duration = text.parse().ok().map(Duration::from_secs);
     let duration = duration
-        .filter(|duration| !duration.is_zero() && *duration <= LONGEST)
+        .filter(|duration| !duration.is_zero() && *duration <= MAX_DURATION)
         .ok_or_else(|| ApiError::Duration {
-            said: text.to_owned(),
+            message: text.to_owned(),
         })?;
     let drill = api.sources.drills.start(api.sources.monitor)?;
-    tracing::info!(seconds = duration.as_secs(), "a drill begins");
+    tracing::info!(seconds = duration.as_secs(), "drill started");
     let end = Instant::now() + duration;
     let lines = stream::unfold(DrillPhase::Opened(drill), move |next| async move {
         match next {

@@ -1,4 +1,4 @@
-//! HTTP on a Unix socket: what the daemon found and knows, one JSON object a line.
+//! The API: HTTP on a Unix socket, with findings and state as one JSON object a line.
 //!
 //! A client costs a connection and at most a page of records. Clients are limited, and one that reads nothing for a
 //! minute is disconnected.
@@ -45,24 +45,24 @@ use crate::{
     filter::{FilterError, RecordFilter},
 };
 
-/// Connections at once. More are refused with a message.
+/// Maximum number of connections. Further ones are rejected with a message.
 pub const MAX_API_CONNECTIONS: usize = 64;
-/// How long a client may read nothing: `probe conflicts | less` may wait for its reader.
+/// Time limit for a client that reads nothing: `probe conflicts | less` may wait for its reader.
 const STALL_LIMIT: Duration = Duration::from_mins(1);
-/// How long detection may take to reply.
+/// Time limit for a reply of detection.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a refused client may take to read why.
+/// Time limit for sending the reason to a rejected client.
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
-/// How often it is checked that the file of the socket is there.
+/// The interval at which the socket file is checked.
 const SOCKET_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// Recordings at once: each keeps frames in memory.
+/// Maximum number of recordings: each keeps frames in memory.
 const MAX_RECORDINGS: usize = 4;
-/// Lists of conflicts that are in memory at once. More wait.
+/// Maximum number of conflict lists in memory. Further ones wait.
 const MAX_CONFLICT_LISTS: usize = 2;
 
 const LINES: &str = "application/x-ndjson";
 
-/// What the handlers read from.
+/// The sources of the handlers.
 #[derive(Clone, Debug)]
 pub struct ApiSources {
     /// Detection.
@@ -75,17 +75,17 @@ pub struct ApiSources {
     pub interface_commands: InterfacesHandle,
     /// The last findings.
     pub history: FindingHistory,
-    /// The exercise that goes on.
+    /// The running drill.
     pub drills: DrillSlot,
-    /// Who knows the cluster, if there is one.
+    /// The annotator, if there is a cluster.
     pub annotator: Option<Annotator>,
-    /// How it stands with the cluster.
+    /// The status of the cluster.
     pub cluster_status: ClusterStatusHandle,
-    /// Connections that were refused.
+    /// The counts of rejected connections.
     pub refused_connections: Arc<RefusedConnections>,
 }
 
-/// What the handlers share.
+/// The shared state of the handlers.
 #[derive(Clone, Debug)]
 struct Api {
     sources: ApiSources,
@@ -93,14 +93,14 @@ struct Api {
     conflict_lists: Arc<Semaphore>,
 }
 
-/// Serves for ever. A socket file that somebody removed is created again.
+/// Serves the API. A removed socket file is created again.
 pub async fn serve(mut socket: ApiSocket, sources: ApiSources) {
     let refused = sources.refused_connections.clone();
     let router = router(sources);
     let slots = ClientSlots::new(MAX_API_CONNECTIONS, MAX_API_CONNECTIONS);
     let mut checks = interval(SOCKET_CHECK_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // They end with the server.
+    // The connections end with the server.
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -134,14 +134,15 @@ pub async fn serve(mut socket: ApiSocket, sources: ApiSources) {
     }
 }
 
-/// Says to a client that there are too many.
+/// Rejects a client because there are too many.
 async fn refuse(mut stream: UnixStream) {
-    let text = format!("{MAX_API_CONNECTIONS} clients are connected already: end one first\n");
+    let text =
+        format!("{MAX_API_CONNECTIONS} clients are already connected: disconnect one first\n");
     let response = format!(
         "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{text}",
         text.len()
     );
-    // It is closed in any case.
+    // The connection is closed in any case.
     let _ = timeout(REFUSAL_TIMEOUT, stream.write_all(response.as_bytes())).await;
 }
 
@@ -152,7 +153,7 @@ fn report_end(error: &hyper::Error) {
         Some(cause) if cause.kind() == std::io::ErrorKind::TimedOut => {
             tracing::warn!(error = %cause, "a client of the socket was disconnected");
         }
-        _ => tracing::debug!(%error, "a client of the socket went away"),
+        _ => tracing::debug!(%error, "a client of the socket disconnected"),
     }
 }
 
@@ -177,18 +178,18 @@ fn router(sources: ApiSources) -> Router {
         })
 }
 
-/// Why a request is not answered.
+/// The error of a request.
 #[derive(Debug, thiserror::Error)]
 enum ApiError {
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error("since is the number of a finding or a time like 2026-11-20T02:00:00Z, not {0:?}")]
     Since(String),
-    #[error("for is a number of seconds from 1 to {longest}, not {said:?}", longest = drill::LONGEST.as_secs())]
-    Duration { said: String },
+    #[error("for is a number of seconds from 1 to {longest}, not {message:?}", longest = drill::MAX_DURATION.as_secs())]
+    Duration { message: String },
     #[error(transparent)]
     Drill(#[from] DrillInProgress),
-    #[error("this daemon follows no cluster: start it in a pod, or with KUBECONFIG set")]
+    #[error("this daemon watches no cluster: start it in a pod, or with KUBECONFIG set")]
     NoCluster,
     #[error(
         "another node speaks for the cluster, and only that one looks for drift: \
@@ -199,7 +200,7 @@ enum ApiError {
     NotReleased,
     #[error("detection does not reply")]
     MonitorTimeout,
-    #[error("there are {MAX_RECORDINGS} recordings already: end one first")]
+    #[error("{MAX_RECORDINGS} recordings are already running: end one first")]
     TooMany,
     #[error("too many clients list the conflicts at once: try again")]
     TooManyLists,

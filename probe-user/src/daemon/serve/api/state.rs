@@ -1,4 +1,4 @@
-//! What is known at the moment when somebody asks.
+//! The current state: conflicts, bindings, interfaces and status.
 
 use std::convert::Infallible;
 
@@ -30,7 +30,7 @@ pub(super) async fn conflicts(
     let conflicts = open_conflict_views(&api.sources).await?;
     let records = records(&conflicts, &api.sources).await;
     drop(conflicts);
-    // The list and its turn last until all of it is sent.
+    // The permit is held until the whole list is sent.
     let lines = stream::unfold((records.into_iter(), turn), move |(mut records, turn)| {
         let line = records
             .by_ref()
@@ -41,14 +41,14 @@ pub(super) async fn conflicts(
     Ok(([(CONTENT_TYPE, LINES)], Body::from_stream(lines)).into_response())
 }
 
-/// The bindings with a takeover that is not decided.
+/// The bindings with a pending takeover.
 pub(super) async fn takeovers(
     State(api): State<Api>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let filter = filter_of(&parameters)?;
-    let asked = timeout(MONITOR_TIMEOUT, api.sources.monitor.pending_takeovers()).await;
-    let takeovers = asked.map_err(|_| ApiError::MonitorTimeout)??;
+    let reply = timeout(MONITOR_TIMEOUT, api.sources.monitor.pending_takeovers()).await;
+    let takeovers = reply.map_err(|_| ApiError::MonitorTimeout)??;
     let records = records(&takeovers, &api.sources).await;
     let wanted = records
         .iter()
@@ -56,8 +56,8 @@ pub(super) async fn takeovers(
     Ok(lines(wanted.map(|record| to_json(record) + "\n").collect()))
 }
 
-/// All bindings, in no order: a page is read from detection when the client has taken the one before. One that comes
-/// or goes meanwhile may be missing, or be there twice.
+/// All bindings, unordered: a page is read from detection when the client has received the previous one. A binding
+/// added or removed meanwhile may be missing or occur twice.
 pub(super) async fn bindings(
     State(api): State<Api>,
     parameters: Parameters,
@@ -72,7 +72,7 @@ pub(super) async fn bindings(
                 BindingPages::Page(page) => page,
                 BindingPages::From(cursor) => match binding_page(&sources, &filter, cursor).await {
                     Ok(page) => page,
-                    // The client sees that the list broke off.
+                    // The client detects the incomplete list.
                     Err(error) => return Some((Err(error), BindingPages::End)),
                 },
                 BindingPages::End => return None,
@@ -83,17 +83,17 @@ pub(super) async fn bindings(
     Ok(([(CONTENT_TYPE, LINES)], Body::from_stream(pages)).into_response())
 }
 
-/// What comes next of the bindings.
+/// The next step of a list of bindings.
 enum BindingPages {
     /// A page that has been read.
     Page((String, Option<TableCursor>)),
-    /// The page from here on.
+    /// The page at this position.
     From(TableCursor),
     /// Nothing.
     End,
 }
 
-/// The lines of a page of bindings, and where the next page begins.
+/// The lines of a page of bindings, and the start of the next page.
 async fn binding_page(
     sources: &ApiSources,
     filter: &RecordFilter,
@@ -108,7 +108,7 @@ async fn binding_page(
     Ok((wanted.map(|record| to_json(record) + "\n").collect(), next))
 }
 
-/// With what the cluster knows of them.
+/// The annotated records of bindings.
 async fn records(views: &[BindingView], sources: &ApiSources) -> Vec<BindingRecord> {
     let watched = sources.watched.borrow().clone();
     let records = views.iter().map(|view| record(view, &watched)).collect();
@@ -118,15 +118,15 @@ async fn records(views: &[BindingView], sources: &ApiSources) -> Vec<BindingReco
     }
 }
 
-/// The open conflicts, for those who want to know more of them.
+/// The open conflicts as records.
 pub(super) async fn open_conflicts(sources: &ApiSources) -> Result<Vec<BindingRecord>, ApiError> {
     let views = open_conflict_views(sources).await?;
     Ok(records(&views, sources).await)
 }
 
 async fn open_conflict_views(sources: &ApiSources) -> Result<Vec<BindingView>, ApiError> {
-    let asked = timeout(MONITOR_TIMEOUT, sources.monitor.open_conflicts()).await;
-    Ok(asked.map_err(|_| ApiError::MonitorTimeout)??)
+    let reply = timeout(MONITOR_TIMEOUT, sources.monitor.open_conflicts()).await;
+    Ok(reply.map_err(|_| ApiError::MonitorTimeout)??)
 }
 
 fn record(view: &BindingView, watched: &WatchedInterfaces) -> BindingRecord {
@@ -146,7 +146,7 @@ pub(super) async fn interfaces(
     Ok(lines(wanted.map(|record| to_json(record) + "\n").collect()))
 }
 
-/// How it goes.
+/// The status of the monitor.
 pub(super) async fn status(State(api): State<Api>) -> Result<Response, ApiError> {
     Ok(lines(to_json(&current_status(&api.sources).await?) + "\n"))
 }
@@ -159,8 +159,8 @@ pub(super) async fn current_status(sources: &ApiSources) -> Result<StatusRecord,
 }
 
 async fn snapshot(sources: &ApiSources) -> Result<MonitorSnapshot, ApiError> {
-    let asked = timeout(MONITOR_TIMEOUT, sources.monitor.snapshot()).await;
-    Ok(asked.map_err(|_| ApiError::MonitorTimeout)??)
+    let reply = timeout(MONITOR_TIMEOUT, sources.monitor.snapshot()).await;
+    Ok(reply.map_err(|_| ApiError::MonitorTimeout)??)
 }
 
 pub(super) fn lines(text: String) -> Response {

@@ -1,4 +1,4 @@
-//! What goes on for as long as somebody listens.
+//! Streams: findings, claims and frames, until the client disconnects.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -27,19 +27,19 @@ use crate::{
     filter::RecordFilter,
 };
 
-/// Pieces of a capture that wait for a slow client.
+/// Maximum number of chunks of a capture that wait for a slow client.
 const PIECES: usize = 16;
 
 const CAPTURE: &str = "application/x-pcapng";
 
-/// A line that says that some are missing.
+/// A line with the number of missed records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissedRecord {
-    /// How many findings or claims came too fast for this reader, or are no longer in memory.
+    /// The number of findings or claims that came too fast for this reader, or are no longer in memory.
     pub missed: u64,
 }
 
-/// Findings: those in memory since a number or a time, then, unless `follow=false`, what comes.
+/// Findings: those in memory since a number or a time, then new ones, unless `follow=false`.
 pub(super) async fn findings(
     State(api): State<Api>,
     parameters: Parameters,
@@ -89,7 +89,7 @@ impl MissedRecord {
     }
 }
 
-/// Claims as they are seen.
+/// Claims as they are observed.
 pub(super) async fn claims(
     State(api): State<Api>,
     parameters: Parameters,
@@ -113,7 +113,7 @@ pub(super) async fn claims(
     Ok(ndjson_response(lines))
 }
 
-/// The next line; empty if the next event is none. `None` at the end.
+/// The next line; empty if the event does not match. `None` at the end.
 async fn claim_line(
     events: &mut broadcast::Receiver<ArpEvent>,
     watched: &watch::Receiver<Arc<WatchedInterfaces>>,
@@ -154,7 +154,7 @@ pub(super) async fn frames(
     let (sender, receiver) = mpsc::channel(PIECES);
     tokio::spawn(async move {
         if let Err(error) = recording.run(sender).await {
-            tracing::warn!(%error, "a recording for a client of the socket broke off");
+            tracing::warn!(%error, "a recording for a client of the socket failed");
         }
         drop(slot);
     });

@@ -12,7 +12,7 @@ use super::{
     state::{current_status, lines},
 };
 
-/// Continues with TC on every interface, and returns the interfaces as they are attached then. It stays so until the
+/// Continues with TC on every interface, and returns the interfaces as they are attached then. This lasts until the
 /// daemon is restarted.
 pub(super) async fn release(State(api): State<Api>) -> Result<Response, ApiError> {
     api.sources.interface_commands.release_xdp().await;

@@ -1,5 +1,5 @@
-//! The metrics of single addresses: those in conflict, those contested, and those that matter. Bounded; what
-//! does not fit is counted.
+//! The metrics of single addresses: conflicts, contested addresses and tracked addresses. Bounded; the overflow is
+//! counted.
 
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 
@@ -26,13 +26,13 @@ use crate::daemon::{
 };
 
 label_enum! {
-    /// Series that there may be too many of.
+    /// The kinds of series with a limit.
     pub enum AddressSeries {
-        /// Those of open conflicts.
+        /// Series of open conflicts.
         Conflicts = "conflicts",
-        /// Those of contested addresses.
+        /// Series of contested addresses.
         Contested = "contested",
-        /// Those of tracked addresses.
+        /// Series of tracked addresses.
         Tracked = "tracked",
     }
 }
@@ -46,7 +46,7 @@ impl AddressSeries {
         }
     }
 
-    /// How many addresses there are.
+    /// The number of addresses.
     const fn all(self, statistics: &DetectorStatistics) -> usize {
         match self {
             Self::Conflicts => statistics.open_conflicts,
@@ -56,7 +56,7 @@ impl AddressSeries {
     }
 }
 
-/// The addresses that get series.
+/// The addresses with series of their own.
 #[derive(Debug, Default)]
 pub struct AddressMetrics {
     groups: [Vec<(AddressView, AddressCounts)>; AddressSeries::COUNT],
@@ -64,7 +64,7 @@ pub struct AddressMetrics {
 }
 
 impl AddressMetrics {
-    /// Asks for them, page by page, at most so many of each group.
+    /// Reads them page by page, at most `most` of each group.
     pub async fn read(
         monitor: &MonitorHandle,
         statistics: &DetectorStatistics,
@@ -72,12 +72,12 @@ impl AddressMetrics {
     ) -> Result<Self, MonitorStopped> {
         let mut addresses = Self::default();
         for &series in AddressSeries::ALL {
-            let place = usize::from(series.number());
+            let index = usize::from(series.number());
             let read = group(monitor, series.group(), most).await?;
-            // Some may have come since they were counted.
+            // Addresses may have been added since the count.
             let all = series.all(statistics);
-            addresses.beyond[place] = all.saturating_sub(read.len().max(most));
-            addresses.groups[place] = read;
+            addresses.beyond[index] = all.saturating_sub(read.len().max(most));
+            addresses.groups[index] = read;
         }
         Ok(addresses)
     }
@@ -92,7 +92,7 @@ impl AddressMetrics {
     }
 }
 
-/// The first addresses of a group, in their order.
+/// The first addresses of a group, sorted.
 async fn group(
     monitor: &MonitorHandle,
     group: AddressGroup,
@@ -108,13 +108,13 @@ async fn group(
         addresses.extend(page.addresses.into_iter().take(room));
         cursor = page.next;
     }
-    // One that moved while it was read is there twice, and two equal series spoil a whole scrape.
+    // An address that moved during the read occurs twice, and duplicate series invalidate a scrape.
     addresses.sort_unstable_by_key(|(address, _)| address.key);
     addresses.dedup_by_key(|(address, _)| address.key);
     Ok(addresses)
 }
 
-/// What the addresses are described with.
+/// The context for the labels of addresses.
 #[derive(Clone, Copy)]
 pub struct MetricsContext<'a> {
     pub snapshot: &'a MonitorSnapshot,
@@ -125,7 +125,7 @@ pub struct MetricsContext<'a> {
     pub knowledge: Option<&'a ClusterView>,
 }
 
-/// The labels that say where, and whose address it is.
+/// The labels for segment, service and pool of an address.
 struct AddressLabels<'a> {
     segment: &'a str,
     interface: &'a str,
@@ -137,8 +137,8 @@ struct AddressLabels<'a> {
 }
 
 impl<'a> MetricsContext<'a> {
-    /// Where an address is; none on an interface that is gone.
-    fn place(&self, key: BindingKey) -> Option<AddressLabels<'a>> {
+    /// The labels of an address; `None` if its interface no longer exists.
+    fn labels(&self, key: BindingKey) -> Option<AddressLabels<'a>> {
         let interface = &self.watched.get(key.segment.interface)?.name;
         let known = self.knowledge;
         let (service, pool) = known.map_or((None, None), |known| holder_of(&known.cluster, key.ip));
@@ -153,7 +153,7 @@ impl<'a> MetricsContext<'a> {
         })
     }
 
-    /// The node that has an address with these MACs, as a label.
+    /// The node of an owner with these MACs, as a label.
     fn node_of(&self, ip: IpAddr, macs: &[MacAddr]) -> &'a str {
         let known = self.knowledge;
         known
@@ -161,7 +161,7 @@ impl<'a> MetricsContext<'a> {
             .unwrap_or_default()
     }
 
-    /// Why an address of the cluster is in dispute, and where those belong who dispute it, as labels.
+    /// The cause and scope of a dispute about an address of the cluster, as labels.
     fn cause(&self, address: &AddressView) -> [&'static str; 2] {
         let cause = self.knowledge.and_then(|known| {
             let view = BindingView {
@@ -173,7 +173,7 @@ impl<'a> MetricsContext<'a> {
                 conflict: address.conflict,
                 takeover: None,
             };
-            // What it is called does not matter here.
+            // The name of the interface does not matter here.
             let mut record =
                 BindingRecord::new(&view, String::new(), probe_datapath::clock::MONOTONIC);
             known.annotate_binding(&mut record, Some(address.key.segment));
@@ -187,28 +187,31 @@ const fn bool_label(is_so: bool) -> &'static str {
     if is_so { "true" } else { "false" }
 }
 
-/// The series of all of them.
-pub fn families(addresses: &AddressMetrics, scene: MetricsContext<'_>) -> Vec<String> {
+/// The series of all addresses.
+pub fn families(addresses: &AddressMetrics, context: MetricsContext<'_>) -> Vec<String> {
     let mut beyond = MetricFamily::new(list::NOT_EXPORTED);
     for &series in AddressSeries::ALL {
         let count = addresses.beyond[usize::from(series.number())];
         beyond.add([series.label()], count);
     }
-    let mut families = conflicts(addresses.of(AddressSeries::Conflicts), scene);
-    families.push(contested(addresses.of(AddressSeries::Contested), scene));
-    families.push(claims(addresses.of(AddressSeries::Tracked), scene));
-    families.extend(tracked(addresses.of(AddressSeries::Tracked), scene));
+    let mut families = conflicts(addresses.of(AddressSeries::Conflicts), context);
+    families.push(contested(addresses.of(AddressSeries::Contested), context));
+    families.push(claims(addresses.of(AddressSeries::Tracked), context));
+    families.extend(tracked(addresses.of(AddressSeries::Tracked), context));
     families.push(beyond.finish());
     families
 }
 
-fn conflicts(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>) -> Vec<String> {
-    let mut owners = MetricFamily::new(list::CONFLICT_OWNERS);
+fn conflicts(
+    addresses: &[(AddressView, AddressCounts)],
+    context: MetricsContext<'_>,
+) -> Vec<String> {
+    let mut owner_counts = MetricFamily::new(list::CONFLICT_OWNERS);
     let mut info = MetricFamily::new(list::CONFLICT_OWNER_INFO);
-    let mut add = |place: &AddressLabels<'_>,
+    let mut add = |labels: &AddressLabels<'_>,
                    address: IpAddr,
                    tracked: bool,
-                   parties: &[Vec<MacAddr>],
+                   owners: &[Vec<MacAddr>],
                    drill: &str,
                    cause: [&str; 2]| {
         let AddressLabels {
@@ -219,44 +222,47 @@ fn conflicts(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'
             namespace,
             service,
             pool,
-        } = place;
-        let (tracked, [cause, belongs]) = (bool_label(tracked), cause);
-        owners.add(
+        } = labels;
+        let (tracked, [cause, scope]) = (bool_label(tracked), cause);
+        owner_counts.add(
             [
                 segment, interface, vlan, ip, tracked, drill, namespace, service, pool, cause,
-                belongs,
+                scope,
             ],
-            parties.len(),
+            owners.len(),
         );
-        let mut macs: Vec<_> = parties.iter().flatten().collect();
+        let mut macs: Vec<_> = owners.iter().flatten().collect();
         macs.sort_unstable();
         macs.dedup();
         for &mac in macs {
-            let maker = vendor(mac).unwrap_or_default();
-            let node = scene.node_of(address, &[mac]);
+            let vendor = vendor(mac).unwrap_or_default();
+            let node = context.node_of(address, &[mac]);
             let mac = mac.to_string();
-            info.add([segment, interface, vlan, ip, &mac, &maker, drill, node], 1);
+            info.add(
+                [segment, interface, vlan, ip, &mac, &vendor, drill, node],
+                1,
+            );
         }
     };
     for (address, _) in addresses {
-        let Some(parties) = address.parties.as_ref().filter(|_| !address.ignored) else {
+        let Some(owners) = address.parties.as_ref().filter(|_| !address.ignored) else {
             continue;
         };
-        if let Some(place) = scene.place(address.key) {
-            let parties: Vec<_> = parties.iter().map(|party| party.macs.clone()).collect();
+        if let Some(labels) = context.labels(address.key) {
+            let owners: Vec<_> = owners.iter().map(|owner| owner.macs.clone()).collect();
             let ip = address.key.ip;
             add(
-                &place,
+                &labels,
                 ip,
                 address.tracked,
-                &parties,
+                &owners,
                 "",
-                scene.cause(address),
+                context.cause(address),
             );
         }
     }
-    if let Some(drill) = scene.drill {
-        let place = AddressLabels {
+    if let Some(drill) = context.drill {
+        let labels = AddressLabels {
             segment: drill.segment.as_deref().unwrap_or_default(),
             interface: &drill.interface,
             vlan: drill.vlan.to_string(),
@@ -265,23 +271,23 @@ fn conflicts(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'
             service: "",
             pool: "",
         };
-        let parties: Vec<_> = drill
+        let owners: Vec<_> = drill
             .owners
             .iter()
             .map(|owner| owner.macs.clone())
             .collect();
-        add(&place, drill.ip, true, &parties, "true", ["", ""]);
+        add(&labels, drill.ip, true, &owners, "true", ["", ""]);
     }
-    vec![owners.finish(), info.finish()]
+    vec![owner_counts.finish(), info.finish()]
 }
 
-fn contested(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>) -> String {
+fn contested(addresses: &[(AddressView, AddressCounts)], context: MetricsContext<'_>) -> String {
     let mut family = MetricFamily::new(list::CONTESTED);
     for (address, _) in addresses {
         if !address.contested || address.ignored {
             continue;
         }
-        if let Some(place) = scene.place(address.key) {
+        if let Some(labels) = context.labels(address.key) {
             let AddressLabels {
                 segment,
                 interface,
@@ -290,7 +296,7 @@ fn contested(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'
                 namespace,
                 service,
                 pool,
-            } = &place;
+            } = &labels;
             let tracked = bool_label(address.tracked);
             family.add(
                 [
@@ -303,7 +309,7 @@ fn contested(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'
     family.finish()
 }
 
-/// A last claim, in the order of its series, the latest first.
+/// A last claim, sorted by its series, the latest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct LastClaim<'a> {
     segment: &'a str,
@@ -315,31 +321,31 @@ struct LastClaim<'a> {
 }
 
 impl LastClaim<'_> {
-    const fn place(&self) -> (&str, Vlan, IpAddr, MacAddr) {
+    const fn series(&self) -> (&str, Vlan, IpAddr, MacAddr) {
         (self.segment, self.vlan, self.ip, self.owner)
     }
 }
 
-/// The last claims. By segment: an address that is seen on two interfaces of one is there once.
-fn claims(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>) -> String {
+/// The last claims by segment: an address observed on two interfaces of one segment occurs once.
+fn claims(addresses: &[(AddressView, AddressCounts)], context: MetricsContext<'_>) -> String {
     let mut last: Vec<LastClaim<'_>> = addresses
         .iter()
         .filter_map(|(address, _)| {
-            let holder = address.holder.as_ref()?;
+            let holder = address.current_owner.as_ref()?;
             let BindingKey { segment, ip } = address.key;
-            scene.watched.get(segment.interface)?;
+            context.watched.get(segment.interface)?;
             Some(LastClaim {
-                segment: scene.snapshot.segments.name(segment, ip),
+                segment: context.snapshot.segments.name(segment, ip),
                 vlan: segment.vlan,
                 ip,
                 owner: holder.canonical,
                 at: Reverse(holder.last_claim),
-                node: scene.node_of(ip, &holder.macs),
+                node: context.node_of(ip, &holder.macs),
             })
         })
         .collect();
     last.sort_unstable();
-    last.dedup_by(|later, first| later.place() == first.place());
+    last.dedup_by(|later, first| later.series() == first.series());
     let since_1970 = wall_clock_offset_ns();
     let mut family = MetricFamily::with_room(list::TRACKED_CLAIM, last.len());
     for claim in last {
@@ -358,16 +364,16 @@ fn claims(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>)
     family.finish()
 }
 
-fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>) -> Vec<String> {
+fn tracked(addresses: &[(AddressView, AddressCounts)], context: MetricsContext<'_>) -> Vec<String> {
     let mut silent = MetricFamily::with_room(list::TRACKED_SILENT, addresses.len());
     let mut limited = MetricFamily::with_room(list::TRACKED_RATE_LIMITED, addresses.len());
     let mut stale = MetricFamily::with_room(list::TRACKED_STALE, addresses.len());
     let mut findings =
         MetricFamily::with_room(list::TRACKED_FINDINGS, addresses.len() * CountedKind::COUNT);
     let mut mismatches = MetricFamily::new(list::NEIGHBOR_MISMATCH);
-    let believed = trusted_neighbours(scene, addresses);
-    for (address, tally) in addresses {
-        let Some(place) = scene.place(address.key) else {
+    let trusted = trusted_neighbours(context, addresses);
+    for (address, summary) in addresses {
+        let Some(labels) = context.labels(address.key) else {
             continue;
         };
         let AddressLabels {
@@ -378,7 +384,7 @@ fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>
             namespace,
             service,
             pool,
-        } = &place;
+        } = &labels;
         let labels: [&str; 7] = [segment, interface, vlan, ip, namespace, service, pool];
         silent.add(labels, bool_value(address.silent));
         limited.add(labels, bool_value(address.rate_limited));
@@ -386,7 +392,7 @@ fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>
             labels,
             bool_value(address.stale_announcement && !address.ignored),
         );
-        for (counted, count) in CountedKind::ALL.iter().zip(tally) {
+        for (counted, count) in CountedKind::ALL.iter().zip(summary) {
             let finding = counted.label();
             findings.add(
                 [
@@ -395,7 +401,7 @@ fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>
                 count,
             );
         }
-        if let (Some(holder), Some(mac)) = (&address.holder, believed.get(&address.key)) {
+        if let (Some(holder), Some(mac)) = (&address.current_owner, trusted.get(&address.key)) {
             let differs = bool_value(!holder.macs.contains(mac));
             mismatches.add([segment, interface, vlan, ip], differs);
         }
@@ -409,25 +415,27 @@ fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>
     ]
 }
 
-/// What the kernel believes of these addresses, which are in their order. Its entries are on the interface that
-/// has the address of the network, which may be stacked on a watched one.
+/// The neighbour entries of the kernel for these addresses, which are sorted. The entries are on the interface with an
+/// address of the network, which may be stacked on a watched one.
 fn trusted_neighbours(
-    scene: MetricsContext<'_>,
+    context: MetricsContext<'_>,
     addresses: &[(AddressView, AddressCounts)],
 ) -> HashMap<BindingKey, MacAddr> {
-    let mut believed = HashMap::new();
-    for (&(ifindex, ip), &mac) in scene.neighbours {
-        let Some(link) = scene.links.get(ifindex) else {
+    let mut trusted = HashMap::new();
+    for (&(ifindex, ip), &mac) in context.neighbours {
+        let Some(link) = context.links.get(ifindex) else {
             continue;
         };
-        let segments = on_link::segments(scene.links, link, &|index| scene.watched.contains(index));
+        let segments = on_link::segments(context.links, link, &|index| {
+            context.watched.contains(index)
+        });
         for segment in segments {
             let key = BindingKey { segment, ip };
             let found = addresses.binary_search_by_key(&key, |(address, _)| address.key);
             if found.is_ok() {
-                believed.insert(key, mac);
+                trusted.insert(key, mac);
             }
         }
     }
-    believed
+    trusted
 }

@@ -1,5 +1,5 @@
-//! The metrics of the cluster as a whole: how much of its pools is assigned, and what has drifted apart. Only the node
-//! that speaks for the cluster has them, so that each is there once.
+//! The metrics of the cluster as a whole: the usage of pools, and drifts. Only the leader exports them, so that each
+//! series is unique.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +15,16 @@ use super::{family::MetricFamily, list};
 use crate::daemon::drift_reconciler::ClusterStatus;
 
 label_enum! {
-    /// Series that there may be too many of.
+    /// The kinds of series with a limit.
     pub enum ClusterSeries {
-        /// Those of pools.
+        /// Series of pools.
         Pools = "pools",
-        /// Those of drifts.
+        /// Series of drifts.
         Drifts = "drifts",
     }
 }
 
-/// The series of all of it, of pools and of drifts not more than `most`. No sample where another node speaks.
+/// All series, at most `most` of pools and of drifts. No samples if another node is the leader.
 pub fn families(now: Option<&ClusterStatus>, most: usize) -> String {
     let mut beyond = MetricFamily::new(list::CLUSTER_NOT_EXPORTED);
     let usage = now.map(|now| usage(&now.cluster)).unwrap_or_default();
@@ -59,7 +59,7 @@ pub fn families(now: Option<&ClusterStatus>, most: usize) -> String {
 fn pools(usage: &[PoolUsage], most: usize) -> [String; 2] {
     let mut total = MetricFamily::new(list::POOL_ADDRESSES);
     let mut assigned = MetricFamily::new(list::POOL_ASSIGNED);
-    // One resource may come in two versions, and two equal series spoil a whole scrape.
+    // A resource may exist in two versions, and duplicate series invalidate a scrape.
     let usage: BTreeMap<_, _> = usage
         .iter()
         .map(|usage| ((&usage.pool, usage.family), usage))
@@ -134,7 +134,7 @@ mod tests {
             now: at("12:00:00"),
             bindings: &[],
             nodes: None,
-            nodes_known: None,
+            node_coverage: None,
             endpoints: &HashMap::new(),
         };
         let found = find(&cluster, wire);
@@ -147,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn where_another_node_speaks_there_is_no_sample() {
+    fn standby_nodes_export_no_sample() {
         assert_eq!(samples(None, 10), [""; 0]);
     }
 
     #[test]
-    fn usage_and_drift_are_said_and_what_there_is_not_is_zero() {
+    fn usage_and_drift_are_exported_and_absent_values_are_zero() {
         let samples = samples(Some(&snapshot()), 10);
         for expected in [
             r#"arp_monitor_pool_addresses{pool_namespace="metallb-system",pool="production",family="ipv4"} 16"#,
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_counted_and_what_is_critical_goes_first() {
+    fn critical_series_take_precedence_and_the_overflow_is_counted() {
         let samples = samples(Some(&snapshot()), 1);
         let drifts: Vec<_> = samples
             .iter()

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::daemon::{address_statistics::DetectionLatency, monitor::MonitorSnapshot};
 
-/// What detection counts.
+/// The statistics of detection.
 pub fn families(snapshot: &MonitorSnapshot) -> String {
     let statistics = &snapshot.statistics;
     let mut findings = MetricFamily::new(list::FINDINGS);
@@ -31,16 +31,16 @@ pub fn families(snapshot: &MonitorSnapshot) -> String {
     }
     let mut asks = MetricFamily::new(list::ASKS);
     for &purpose in ProbePurpose::ALL {
-        asks.add([purpose.label()], snapshot.asking.counts.sent(purpose));
+        asks.add([purpose.label()], snapshot.prober.counts.sent(purpose));
     }
     let mut asks_not_sent = MetricFamily::new(list::ASKS_NOT_SENT);
     for &reason in NotSentReason::ALL {
-        let count = snapshot.asking.counts.not_sent(reason);
+        let count = snapshot.prober.counts.not_sent(reason);
         asks_not_sent.add([reason.label()], count);
     }
-    let mut asking = MetricFamily::new(list::ASKING);
+    let mut prober = MetricFamily::new(list::ASKING);
     for &state in ProberState::ALL {
-        asking.add([state.label()], u64::from(state == snapshot.asking.state));
+        prober.add([state.label()], u64::from(state == snapshot.prober.state));
     }
     let mut evicted_macs = MetricFamily::new(list::EVICTED_MACS);
     let tracked = statistics.evicted_tracked_macs;
@@ -64,7 +64,7 @@ pub fn families(snapshot: &MonitorSnapshot) -> String {
         single(list::TRACKED, statistics.tracked as u64),
         asks.finish(),
         asks_not_sent.finish(),
-        asking.finish(),
+        prober.finish(),
         build.finish(),
     ]
     .concat()
@@ -81,7 +81,7 @@ fn delays(detection_latency: &DetectionLatency) -> String {
     let cumulated = detection_latency.cumulative();
     let all = cumulated.last().copied().unwrap_or_default();
     for (bound, count) in DetectionLatency::BOUNDS.into_iter().zip(cumulated) {
-        // As others write bounds: 0.001, not 0.001000000.
+        // The usual notation of bounds: 0.001, not 0.001000000.
         let bound = bound.as_secs_f64().to_string();
         family.sample("_bucket", [], Some(("le", &bound)), count);
     }

@@ -9,10 +9,10 @@ use super::list;
 const DOCUMENT: &str = include_str!("../../../../../docs/metrics.md");
 
 /// Type and labels.
-type Shape = (String, Vec<String>);
+type MetricShape = (String, Vec<String>);
 
-/// The rows of its tables that are about a metric: name, type, labels, meaning.
-fn documented() -> BTreeMap<String, Shape> {
+/// The rows of its tables of metrics: name, type, labels, meaning.
+fn documented() -> BTreeMap<String, MetricShape> {
     let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `"));
     let metrics = rows.filter_map(|row| {
         let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
@@ -28,7 +28,7 @@ fn documented() -> BTreeMap<String, Shape> {
     metrics.collect()
 }
 
-fn exported() -> BTreeMap<String, Shape> {
+fn exported() -> BTreeMap<String, MetricShape> {
     let own = list::ALL.iter().map(|metric| {
         let labels = metric.labels.iter().map(ToString::to_string).collect();
         (
@@ -47,7 +47,7 @@ fn exported() -> BTreeMap<String, Shape> {
 }
 
 #[test]
-fn the_documentation_names_every_metric_and_no_other() {
+fn documentation_lists_exactly_the_exported_metrics() {
     assert_eq!(documented(), exported());
 }
 

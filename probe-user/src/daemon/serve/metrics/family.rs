@@ -1,23 +1,23 @@
-//! A metric family whose values are known, not counted here, as the text of a scrape.
+//! A metric family with values from elsewhere, written as the text of a scrape.
 //!
-//! Written straight as text: with ten thousand addresses, a tree of labels and samples that is encoded afterwards
-//! costs ten times as much as the scrape may take.
+//! It is written directly as text: with ten thousand addresses, building and encoding a tree of labels and samples
+//! would take ten times the time budget of a scrape.
 
 use std::fmt::{self, Display, Write as _};
 
-/// Whether a metric only ever grows.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// It does.
+    /// A counter.
     Counter,
-    /// It does not.
+    /// A gauge.
     Gauge,
-    /// How often what values were seen.
+    /// A histogram.
     Histogram,
 }
 
 impl MetricKind {
-    /// As the exposition format has it.
+    /// The name in the exposition format.
     pub const fn prometheus_type(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -27,14 +27,14 @@ impl MetricKind {
     }
 }
 
-/// What a metric is: nothing is exported without a name, a help text and a fixed set of labels.
+/// The description of a metric: name, help text, type and a fixed set of labels.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricDescription<const LABELS: usize> {
     /// Its full name.
     pub name: &'static str,
-    /// What it says, in one line.
+    /// Its help text, in one line.
     pub help: &'static str,
-    /// Whether it only ever grows.
+    /// Its type.
     pub kind: MetricKind,
     /// The names of its labels.
     pub labels: [&'static str; LABELS],
@@ -48,7 +48,7 @@ pub struct MetricFamily<const LABELS: usize> {
 }
 
 impl<const LABELS: usize> MetricFamily<LABELS> {
-    /// No samples yet.
+    /// A family without samples.
     pub fn new(description: MetricDescription<LABELS>) -> Self {
         let MetricDescription {
             name, help, kind, ..
@@ -60,21 +60,21 @@ impl<const LABELS: usize> MetricFamily<LABELS> {
         }
     }
 
-    /// No samples yet, and room for so many.
+    /// A family without samples, with capacity for this number of samples.
     pub fn with_room(description: MetricDescription<LABELS>, samples: usize) -> Self {
-        /// A sample of an address, roughly.
+        /// The approximate length of a sample of an address.
         const SAMPLE: usize = 144;
         let mut family = Self::new(description);
         family.text.reserve(samples * SAMPLE);
         family
     }
 
-    /// Adds one sample. A label without a value is left out, which is the same to Prometheus.
+    /// Adds a sample. A label with an empty value is omitted, which is equivalent in Prometheus.
     pub fn add(&mut self, labels: [&str; LABELS], value: impl Display) {
         self.sample("", labels, None, value);
     }
 
-    /// A sample of a part of this metric (`_bucket`, `_sum`), perhaps with a label of that part.
+    /// Adds a sample of a part of this metric (`_bucket`, `_sum`), with an optional label of that part.
     pub fn sample(
         &mut self,
         part: &str,
@@ -100,13 +100,13 @@ impl<const LABELS: usize> MetricFamily<LABELS> {
         if before == ',' {
             self.text.push('}');
         }
-        // A string takes every character.
+        // Writing to a `String` cannot fail.
         let _ = write!(self.text, " {value}");
         self.text.push('\n');
     }
 
     fn escape(&mut self, value: &str) {
-        // Nearly always. Byte by byte, which is a matter of nanoseconds: each of these is ASCII.
+        // The usual case: no character to escape. Checking bytes is fast, and these characters are ASCII.
         if !value
             .bytes()
             .any(|byte| matches!(byte, b'\\' | b'"' | b'\n'))
@@ -124,16 +124,16 @@ impl<const LABELS: usize> MetricFamily<LABELS> {
         }
     }
 
-    /// The text, also where there is no sample: the name and what it means are known then all the same.
+    /// The text; without samples it contains the name and help.
     pub fn finish(self) -> String {
         self.text
     }
 }
 
-/// A time since 1970 in seconds, as precise as the format's numbers can say it.
+/// A time in seconds since 1970, in the precision of the format's numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct SecondsSinceEpoch {
-    /// In nanoseconds.
+    /// The time in nanoseconds.
     pub nanos: u64,
 }
 
@@ -144,7 +144,7 @@ impl Display for SecondsSinceEpoch {
     }
 }
 
-/// Whether something is so.
+/// A boolean as 0 or 1.
 pub const fn bool_value(is_so: bool) -> u8 {
     is_so as u8
 }

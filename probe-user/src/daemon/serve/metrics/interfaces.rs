@@ -1,4 +1,4 @@
-//! The metrics of each interface: what the kernel counts, and how it is watched.
+//! The metrics of each interface: the counters of the kernel, and the attachment.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::daemon::monitor::MonitorSnapshot;
 
-/// What the kernel counts, read now.
+/// Reads the counters of the kernel.
 pub fn counters(
     snapshot: &MonitorSnapshot,
     watched: &WatchedInterfaces,
@@ -71,7 +71,7 @@ pub fn counters(
     ])
 }
 
-/// How each interface is watched.
+/// The attachment of each interface.
 pub fn info(watched: &WatchedInterfaces, links: &Links) -> String {
     let mut info = MetricFamily::new(list::INTERFACE_INFO);
     let mut attached = MetricFamily::new(list::INTERFACE_ATTACHED);
@@ -102,8 +102,8 @@ pub fn info(watched: &WatchedInterfaces, links: &Links) -> String {
     .concat()
 }
 
-/// The MACs that this host claims addresses with: those of the watched interfaces and of what is stacked on
-/// them. Not those of its containers, of which there may be thousands.
+/// The MACs that this host claims addresses with: those of the watched interfaces and of the interfaces stacked on
+/// them, without those of containers, of which there may be thousands.
 fn local_macs<'a>(watched: &WatchedInterfaces, links: &'a Links) -> BTreeSet<(&'a str, String)> {
     let is_watched = |index| watched.contains(index);
     links

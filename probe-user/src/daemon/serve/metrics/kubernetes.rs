@@ -1,4 +1,4 @@
-//! How well the cluster is known. What it says of addresses is said where they are.
+//! The metrics of the connection to the cluster. Cluster data about addresses is in their own series.
 
 use probe_cluster::{Resource, snapshot::ResourceState};
 use probe_kubernetes::{ApiOutcome, ClusterHandle, health::ApiRequestKind};
@@ -8,12 +8,11 @@ use super::{
     list,
 };
 
-/// The families; without a cluster only the requests are there, all 0, that this node does not speak for it, and that
-/// nothing was lost.
+/// The families. Without a cluster only the requests, the leader flag and the lost findings are exported, all 0.
 pub fn families(handle: &ClusterHandle) -> String {
     let health = handle.health();
     let mut state = MetricFamily::new(list::KUBERNETES_RESOURCE);
-    let mut heard = MetricFamily::new(list::KUBERNETES_HEARD);
+    let mut last_update = MetricFamily::new(list::KUBERNETES_LAST_UPDATE);
     let mut objects = MetricFamily::new(list::KUBERNETES_OBJECTS);
     let mut invalid = MetricFamily::new(list::KUBERNETES_BROKEN);
     if handle.is_on() {
@@ -21,11 +20,11 @@ pub fn families(handle: &ClusterHandle) -> String {
             let known = health.resource(resource);
             let resource = resource.label();
             for &word in ResourceState::ALL {
-                let is_so = bool_value(word == known.freshness.known);
+                let is_so = bool_value(word == known.freshness.state);
                 state.add([resource, word.label()], is_so);
             }
-            if let Some(time) = known.freshness.heard {
-                heard.add([resource], time.as_second());
+            if let Some(time) = known.freshness.last_update {
+                last_update.add([resource], time.as_second());
             }
             objects.add([resource], known.objects);
             invalid.add([resource], known.invalid);
@@ -41,14 +40,14 @@ pub fn families(handle: &ClusterHandle) -> String {
     let mut leader = MetricFamily::new(list::KUBERNETES_LEADER);
     leader.add([], bool_value(health.is_leader()));
     let mut on_link = MetricFamily::new(list::KUBERNETES_ON_LINK);
-    if let Some(sight) = *handle.segment_coverage().borrow() {
-        on_link.add([], sight.here);
+    if let Some(segment_coverage) = *handle.segment_coverage().borrow() {
+        on_link.add([], segment_coverage.on_link);
     }
     let mut lost = MetricFamily::new(list::KUBERNETES_LOST);
     lost.add([], health.lost_findings());
     [
         state.finish(),
-        heard.finish(),
+        last_update.finish(),
         objects.finish(),
         invalid.finish(),
         requests.finish(),
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_cluster_nothing_is_said_of_its_resources() {
+    fn without_a_cluster_no_resource_metrics_are_exported() {
         let text = families(&ClusterHandle::off());
         let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(samples.len(), ApiRequestKind::COUNT * ApiOutcome::COUNT + 2);
@@ -75,13 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn how_many_addresses_are_here_is_said_once_it_is_known() {
+    fn number_of_on_link_addresses_is_exported_once_known() {
         let handle = ClusterHandle::off();
         handle
             .segment_coverage()
             .send_replace(Some(SegmentCoverage {
-                here: 7,
-                is_blind: false,
+                on_link: 7,
+                has_no_coverage: false,
             }));
         let text = families(&handle);
         let sample = "\narp_monitor_kubernetes_addresses_on_link 7\n";

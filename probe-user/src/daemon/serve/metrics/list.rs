@@ -1,7 +1,7 @@
-//! Every metric: its name, what it says, its labels. `docs/metrics.md` is held against this.
+//! The list of all metrics with names, help texts and labels. A test compares it with `docs/metrics.md`.
 //!
-//! No label is called namespace, service, pod, node, instance or job: those are Prometheus' own to give.
-//! `service_namespace`, `service_name` and `owner_node` are for whoever knows them.
+//! No label is called namespace, service, pod, node, instance or job: Prometheus sets these. `service_namespace`,
+//! `service_name` and `owner_node` are used instead.
 
 use super::family::{MetricDescription, MetricKind};
 
@@ -30,7 +30,7 @@ macro_rules! metrics {
             };
         )+
 
-        /// All of them.
+        /// All metrics.
         #[cfg(test)]
         pub const ALL: &[ListedMetric] = &[$(
             ListedMetric {
@@ -55,39 +55,39 @@ metrics! {
     PROBES = Counter "arp_probes_total" ["interface", "direction"]
         "ARP probes (RFC 5227): requests that claim no address.";
     OUTCOMES = Counter "frame_outcomes_total" ["interface", "direction", "kind", "outcome"]
-        "What became of claims, ARP probes and bogus frames in the kernel.";
+        "Claims, ARP probes and bogus frames by their outcome in the kernel.";
     RECEIVED = Counter "events_received_total" ["interface", "direction"]
-        "Events that user space received; equals the emitted ones.";
+        "Events received by user space; equals the emitted ones.";
     UNDECODABLE = Counter "events_undecodable_total" []
-        "Events that user space could not understand.";
+        "Events that user space could not decode.";
     EVENT_DELAY = Histogram "detection_latency_seconds" []
-        "Time from the kernel's time stamp of a frame that says something new until it was judged.";
+        "Detection latency: time from the kernel's time stamp of a change event to its evaluation.";
 
     INTERFACE_INFO = Gauge "interface_info" ["interface", "mode", "reason", "vlan_visible"]
-        "1 for each watched interface, with how its arriving frames are seen, why so, and whether their VLAN can be told.";
+        "1 for each watched interface, with the attach mode for received frames, its reason, and whether VLANs are visible.";
     INTERFACE_ATTACHED = Gauge "interface_attached" ["interface"]
         "Whether the programs are attached to an interface that should be watched.";
     INTERFACE_LINK_UP = Gauge "interface_link_up" ["interface"]
         "Whether a watched interface is up and has a carrier.";
     LOCAL_MAC_INFO = Gauge "local_mac_info" ["interface", "mac"]
-        "1 for each MAC address of this host on a watched network, to tell whose an owner is.";
+        "1 for each MAC address of this host on a watched network, to identify owners.";
 
     BINDINGS = Gauge "bindings" []
-        "Addresses whose owners are remembered.";
+        "Addresses with stored owners.";
     EVICTED = Counter "evicted_bindings_total" []
-        "Addresses forgotten to make room for others.";
+        "Addresses evicted to make room for others.";
     EVICTED_MACS = Counter "evicted_macs_total" ["tracked"]
         "MAC addresses evicted to make room among the owners of one address.";
     TURNED_AWAY = Counter "claims_dropped_total" []
-        "Claims not followed because every remembered address is tracked or has an open conflict.";
+        "Claims dropped because every stored address is tracked or has an open conflict.";
     CLOCK_STEPS = Counter "clock_steps_total" []
         "Times that the clock was set back.";
     FINDINGS = Counter "findings_total" ["finding", "severity"]
         "Findings reported.";
     HELD_BACK = Counter "suppressed_findings_total" ["finding"]
-        "Findings not reported because their like was just reported.";
+        "Findings not reported because a similar one was just reported.";
     IGNORED = Counter "ignored_findings_total" ["finding"]
-        "Findings that the ignore list kept from being reported.";
+        "Findings suppressed by the ignore list.";
 
     OPEN_CONFLICTS = Gauge "open_conflicts" []
         "Addresses that have more than one owner now, ignored ones included.";
@@ -96,16 +96,16 @@ metrics! {
     CONFLICT_OWNERS = Gauge "conflict_owners" ["segment", "interface", "vlan", "ip", "tracked", "drill", "service_namespace", "service_name", "pool", "cause", "scope"]
         "Owners of an address with an open conflict that is not ignored.";
     CONFLICT_OWNER_INFO = Gauge "conflict_owner_info" ["segment", "interface", "vlan", "ip", "mac", "vendor", "drill", "owner_node"]
-        "1 for each MAC address that claims an address with an open conflict, with its registered maker.";
+        "1 for each MAC address that claims an address with an open conflict, with its vendor.";
     CONTESTED = Gauge "contested" ["segment", "interface", "vlan", "ip", "tracked", "service_namespace", "service_name", "pool"]
-        "1 for each address that owners take turns on, but less than a conflict needs.";
+        "1 for each address whose ownership is flapping, with less evidence than a conflict needs.";
 
     TRACKED = Gauge "tracked_addresses" []
-        "Tracked addresses that are remembered.";
+        "Tracked addresses with stored owners.";
     TRACKED_CLAIM = Gauge "tracked_claim_timestamp_seconds" ["segment", "vlan", "ip", "owner", "owner_node"]
         "When the current owner of a tracked address last claimed it, since 1970. The owner is one MAC address also where it has several.";
     TRACKED_SILENT = Gauge "tracked_silent" ["segment", "interface", "vlan", "ip", "service_namespace", "service_name", "pool"]
-        "Whether nobody has claimed a tracked address for the time after which it counts as silent.";
+        "Whether no host has claimed a tracked address for the time after which it counts as silent.";
     TRACKED_RATE_LIMITED = Gauge "tracked_rate_limited" ["segment", "interface", "vlan", "ip", "service_namespace", "service_name", "pool"]
         "1 while claims of a tracked address exceed the kernel's rate limit: some are not observed.";
     TRACKED_STALE = Gauge "tracked_stale_announcement" ["segment", "interface", "vlan", "ip", "service_namespace", "service_name", "pool"]
@@ -113,55 +113,55 @@ metrics! {
     TRACKED_FINDINGS = Counter "tracked_findings_total" ["segment", "interface", "vlan", "ip", "finding", "service_namespace", "service_name", "pool"]
         "Findings about a tracked address.";
     NEIGHBOR_MISMATCH = Gauge "neighbor_mismatch" ["segment", "interface", "vlan", "ip"]
-        "Whether this host's own neighbour entry for a tracked address names another MAC address than its owner's on the wire. Without an entry there is no sample.";
+        "Whether this host's own neighbour entry for a tracked address has another MAC address than the observed owner. No sample without an entry.";
     NOT_EXPORTED = Gauge "addresses_not_exported" ["series"]
-        "Addresses that have no series of their own because there are too many.";
+        "Addresses without series of their own because there are too many.";
 
     POOL_ADDRESSES = Gauge "pool_addresses" ["pool_namespace", "pool", "family"]
-        "Addresses that a pool of the cluster can hand out. Only from the node that speaks for the cluster.";
+        "Addresses that a pool of the cluster can assign. Only exported by the leader.";
     POOL_ASSIGNED = Gauge "pool_assigned_addresses" ["pool_namespace", "pool", "family"]
-        "Addresses of a pool of the cluster that services have. Only from the node that speaks for the cluster.";
+        "Addresses of a pool of the cluster that services have. Only exported by the leader.";
     DRIFTS = Gauge "drifts" ["drift"]
-        "Ways in which the cluster and the wire have drifted apart, by kind. Only from the node that speaks for the cluster.";
+        "Drifts between the cluster and the network, by kind. Only exported by the leader.";
     DRIFT = Gauge "drift" ["drift", "reason", "service_namespace", "service_name", "pool_namespace", "pool", "object", "ip"]
-        "1 for each way in which the cluster and the wire have drifted apart. Only from the node that speaks for the cluster.";
+        "1 for each drift between the cluster and the network. Only exported by the leader.";
     CLUSTER_NOT_EXPORTED = Gauge "cluster_series_not_exported" ["series"]
-        "Pools and drifts that have no series of their own because there are too many. Only from the node that speaks for the cluster.";
+        "Pools and drifts without series of their own because there are too many. Only exported by the leader.";
 
     ASKS = Counter "arp_probes_sent_total" ["purpose"]
-        "ARP probes that this program has sent.";
+        "ARP probes sent.";
     ASKS_NOT_SENT = Counter "arp_probes_not_sent_total" ["reason"]
-        "ARP probes that were put off or dropped.";
+        "ARP probes that were postponed or dropped.";
     ASKING = Gauge "active_probing" ["state"]
-        "1 for whether this program asks: on, off, or, for want of the capability, not permitted.";
+        "1 for the state of active ARP probing: on, off, or not permitted because CAP_NET_RAW is missing.";
 
     NOTIFICATIONS = Counter "notifications_total" ["channel", "result"]
-        "Messages that were sent, or were not and are tried again, or were refused for good.";
+        "Delivery attempts by result: delivered, failed and retried, or rejected.";
     NOTIFICATIONS_WAITING = Gauge "notifications_pending" ["channel"]
-        "Addresses of which there is something to tell that nobody was told yet.";
+        "Subjects with notifications that are not delivered yet.";
     NOTIFICATIONS_DROPPED = Counter "notifications_dropped_total" ["channel"]
-        "News that nobody was told one by one: told as a number only, or refused.";
+        "Notifications that were not delivered individually: sent as a number only, or rejected.";
     KUBERNETES_RESOURCE = Gauge "kubernetes_resource_state" ["resource", "state"]
-        "1 for how well a resource of the cluster is known: current, stale, never, missing or forbidden.";
-    KUBERNETES_HEARD = Gauge "kubernetes_last_contact_timestamp_seconds" ["resource"]
-        "When the API server last said something about a resource, since 1970. Without a word so far there is no sample.";
+        "1 for the state of a resource of the cluster: current, stale, never, missing or forbidden.";
+    KUBERNETES_LAST_UPDATE = Gauge "kubernetes_last_contact_timestamp_seconds" ["resource"]
+        "Time of the last update of a resource by the API server, since 1970. No sample before the first update.";
     KUBERNETES_OBJECTS = Gauge "kubernetes_objects" ["resource"]
-        "Objects of the cluster that are known.";
+        "Stored objects of the cluster.";
     KUBERNETES_BROKEN = Gauge "kubernetes_invalid_objects" ["resource"]
-        "Objects of the cluster that could not be read, or not all of them.";
+        "Objects of the cluster that are invalid, in part or as a whole.";
     KUBERNETES_REQUESTS = Counter "kubernetes_requests_total" ["request", "outcome"]
-        "Requests to the API server, by how they ended. An answer that broke off or made no sense is counted for that as well.";
+        "Requests to the API server by outcome. A truncated or invalid response is also counted as such.";
     KUBERNETES_LEADER = Gauge "kubernetes_leader" []
-        "Whether this node speaks for the cluster: it holds the Lease.";
+        "Whether this node is the leader: it holds the Lease.";
     KUBERNETES_ON_LINK = Gauge "kubernetes_addresses_on_link" []
-        "Addresses of services, announced on layer 2, that are on a network that this node watches. Until that is known there is no sample.";
+        "Addresses of services, announced on layer 2, that are on a network that this node watches. No sample while unknown.";
     KUBERNETES_LOST = Counter "kubernetes_unannotated_findings_total" []
-        "Findings that nobody was shown, because they came faster than the cluster could be asked about them.";
+        "Findings lost because they came faster than they could be annotated.";
 
     CONFIG_SUCCESSFUL = Gauge "config_last_reload_successful" []
-        "Whether the settings could be used when they were last read; if not, the ones before hold.";
+        "Whether the last load of the settings succeeded; if not, the previous ones apply.";
     CONFIG_SUCCESS = Gauge "config_last_reload_success_timestamp_seconds" []
-        "When settings that could be used were last read, since 1970.";
+        "Time of the last successful load of the settings, since 1970.";
     LOG_DROPPED = Counter "log_lines_dropped_total" ["stream"]
         "Lines of stdout (conflicts) or stderr (log) that were dropped because their reader was too slow or writing failed.";
     CONNECTIONS_REFUSED = Counter "connections_refused_total" ["server", "reason"]

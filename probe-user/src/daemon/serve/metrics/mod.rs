@@ -1,4 +1,4 @@
-//! The metrics: made from what the kernel counts and what detection knows, at the moment of a scrape.
+//! The metrics, computed at each scrape from the counters of the kernel and the state of detection.
 
 mod addresses;
 mod cluster;
@@ -29,20 +29,20 @@ use crate::{
     log_writer::LogWriter,
 };
 
-/// Why the metrics could not be made.
+/// Why the metrics could not be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
     /// The kernel's counters could not be read.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The encoder refused those of the process.
+    /// The encoder rejected the metrics of the process.
     #[error("cannot encode the metrics: {0}")]
     Encode(#[from] prometheus::Error),
 }
 
-/// What a scrape is made from.
+/// The inputs of a scrape.
 pub struct MetricsInputs {
-    /// What the monitor knows.
+    /// The snapshot of the monitor.
     pub snapshot: MonitorSnapshot,
     /// The addresses with series of their own.
     pub addresses: AddressMetrics,
@@ -50,31 +50,31 @@ pub struct MetricsInputs {
     pub watched: Arc<WatchedInterfaces>,
     /// All interfaces.
     pub links: Arc<Links>,
-    /// What the kernel believes of its neighbours.
+    /// The neighbour tables of the kernel.
     pub neighbours: Arc<NeighbourTable>,
-    /// The exercise that goes on.
+    /// The running drill.
     pub drill: Option<Arc<FindingRecord>>,
-    /// What is known of the cluster, if there is one.
+    /// The view of the cluster, if there is one.
     pub knowledge: Option<ClusterView>,
-    /// What is counted of notifications.
+    /// The counts of notifications.
     pub notifications: Arc<NotificationCounts>,
-    /// How it stands with the cluster, if this node is to say.
+    /// The status of the cluster, if this node is the leader.
     pub cluster_status: Option<ClusterStatus>,
-    /// How many pools and drifts have series of their own.
+    /// Maximum number of pools and drifts with series of their own.
     pub most: usize,
-    /// What came of reading the settings.
+    /// The outcome of the last load of the settings.
     pub config: ConfigOutcome,
-    /// What is known of the cluster.
+    /// The cluster data.
     pub cluster: ClusterHandle,
     /// Reads the kernel's counters.
     pub counters: CounterReader,
     /// Standard output and standard error.
     pub log_writers: Vec<LogWriter>,
-    /// Connections that were refused.
+    /// The counts of rejected connections.
     pub refused_connections: Arc<RefusedConnections>,
 }
 
-/// The text of a scrape, in pieces: it may be megabytes, which are not copied together for nothing.
+/// The text of a scrape in chunks, which are not joined because they may be megabytes.
 pub fn encode(inputs: &MetricsInputs) -> Result<Vec<String>, MetricsError> {
     let MetricsInputs {
         snapshot,
@@ -82,7 +82,7 @@ pub fn encode(inputs: &MetricsInputs) -> Result<Vec<String>, MetricsError> {
         links,
         ..
     } = inputs;
-    let scene = addresses::MetricsContext {
+    let context = addresses::MetricsContext {
         snapshot,
         watched,
         links,
@@ -93,7 +93,7 @@ pub fn encode(inputs: &MetricsInputs) -> Result<Vec<String>, MetricsError> {
     let mut pieces = vec![interfaces::info(watched, links)];
     pieces.extend(interfaces::counters(snapshot, watched, &inputs.counters)?);
     pieces.push(detection::families(snapshot));
-    pieces.extend(addresses::families(&inputs.addresses, scene));
+    pieces.extend(addresses::families(&inputs.addresses, context));
     pieces.push(notifications::families(&inputs.notifications));
     pieces.push(kubernetes::families(&inputs.cluster));
     pieces.push(cluster::families(
@@ -114,7 +114,7 @@ fn config(outcome: ConfigOutcome) -> String {
     [successful.finish(), success.finish()].concat()
 }
 
-/// What was dropped or refused to bound what it costs.
+/// The counts of dropped log lines and rejected connections.
 fn overload(inputs: &MetricsInputs) -> String {
     let mut dropped = MetricFamily::new(list::LOG_DROPPED);
     for writer in &inputs.log_writers {
@@ -128,7 +128,7 @@ fn overload(inputs: &MetricsInputs) -> String {
     [dropped.finish(), refused.finish()].concat()
 }
 
-/// What this process takes, under the names that Prometheus' own libraries use.
+/// The resource usage of this process, with the standard names of Prometheus.
 fn process() -> Result<String, prometheus::Error> {
     TextEncoder::new().encode_to_string(&ProcessCollector::for_self().collect())
 }

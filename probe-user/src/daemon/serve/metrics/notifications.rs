@@ -4,7 +4,7 @@ use probe_notify::{DeliveryResult, NotificationChannel, NotificationCounts};
 
 use super::{family::MetricFamily, list};
 
-/// What is counted of notifications.
+/// The counts of notifications.
 pub fn families(counts: &NotificationCounts) -> String {
     let mut messages = MetricFamily::new(list::NOTIFICATIONS);
     let mut waiting = MetricFamily::new(list::NOTIFICATIONS_WAITING);

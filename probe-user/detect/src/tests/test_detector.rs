@@ -1,4 +1,4 @@
-//! A network of one address, told in microseconds.
+//! A detector on a network of one address, with times in microseconds.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -25,7 +25,7 @@ pub const C: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xc]);
 pub const HOST: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
 /// Another MAC of this host.
 pub const HOST_TOO: MacAddr = MacAddr([2, 0, 0, 0, 1, 2]);
-/// Somebody who asks.
+/// A client that sends requests.
 pub const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
 /// Virtual-router MACs.
 pub const V: MacAddr = MacAddr([0, 0, 0x5e, 0, 1, 51]);
@@ -89,7 +89,7 @@ pub fn announce_by_reply(mac: MacAddr) -> Claim {
 }
 
 /// A unicast reply with spa = tpa.
-pub fn courtesy(mac: MacAddr) -> Claim {
+pub fn unicast_announcement(mac: MacAddr) -> Claim {
     claim(
         mac,
         ClaimFlags {
@@ -100,18 +100,18 @@ pub fn courtesy(mac: MacAddr) -> Claim {
     )
 }
 
-/// The claim that lies in asking for another address.
-pub fn asking(mac: MacAddr) -> Claim {
+/// The claim in a request for another address.
+pub fn request_by(mac: MacAddr) -> Claim {
     claim(mac, ClaimFlags::default())
 }
 
-/// An answer to `asker`, who asked at `asked`.
-pub fn answer_to(asker: MacAddr, mac: MacAddr, asked: u64) -> Claim {
+/// A reply to a request of `requester` at `requested_at`.
+pub fn reply_to(requester: MacAddr, mac: MacAddr, requested_at: u64) -> Claim {
     Claim {
         reply: Some(ProbeReply {
-            asker,
+            requester,
             to_probe: false,
-            request: Some(RequestId(time(asked))),
+            request: Some(RequestId(time(requested_at))),
         }),
         ..claim(
             mac,
@@ -124,14 +124,14 @@ pub fn answer_to(asker: MacAddr, mac: MacAddr, asked: u64) -> Claim {
     }
 }
 
-/// An answer to the client, who asked at `asked`.
-pub fn answer(mac: MacAddr, asked: u64) -> Claim {
-    answer_to(CLIENT, mac, asked)
+/// A reply to a request of the client at `requested_at`.
+pub fn reply_by(mac: MacAddr, requested_at: u64) -> Claim {
+    reply_to(CLIENT, mac, requested_at)
 }
 
-/// An answer to an ARP probe that `asker` sent at `asked`.
-pub fn answer_to_probe(asker: MacAddr, mac: MacAddr, asked: u64) -> Claim {
-    let mut claim = answer_to(asker, mac, asked);
+/// A reply to an ARP probe that `requester` sent at `requested_at`.
+pub fn reply_to_probe(requester: MacAddr, mac: MacAddr, requested_at: u64) -> Claim {
+    let mut claim = reply_to(requester, mac, requested_at);
     if let Some(reply) = &mut claim.reply {
         reply.to_probe = true;
     }
@@ -152,52 +152,51 @@ pub fn after(previous: Claim, at: u64, claim: Claim) -> Claim {
     }
 }
 
-/// The machine, and what it has found.
-pub struct Lab {
-    pub detector: Detector,
+/// A detector and its findings.
+pub struct TestDetector {
+    pub inner: Detector,
     pub findings: Vec<Finding>,
 }
 
-impl Lab {
+impl TestDetector {
     pub fn new() -> Self {
         Self::with(DetectConfig::default())
     }
 
     pub fn with(config: DetectConfig) -> Self {
         Self {
-            detector: Detector::new(config),
+            inner: Detector::new(config),
             findings: Vec::new(),
         }
     }
 
-    /// With somebody who asks.
-    pub fn asking() -> Self {
+    /// With active probing.
+    pub fn with_probing() -> Self {
         Self::with(DetectConfig {
             can_probe: true,
             ..DetectConfig::default()
         })
     }
 
-    /// This host has [`HOST`] and [`HOST_TOO`], and holds the address if `holds`.
-    pub fn host(&mut self, at: u64, holds: bool) {
+    /// This host has the MACs [`HOST`] and [`HOST_TOO`], and the address if `has_address`.
+    pub fn host(&mut self, at: u64, has_address: bool) {
         self.learn(
             at,
             HostFacts {
                 macs: [HOST, HOST_TOO].into(),
-                addresses: holds.then_some((key(), HOST)).into_iter().collect(),
+                addresses: has_address.then_some((key(), HOST)).into_iter().collect(),
                 ..HostFacts::default()
             },
         );
     }
 
     pub fn learn(&mut self, at: u64, facts: HostFacts) {
-        self.detector.learn(facts, time(at), &mut self.findings);
+        self.inner.learn(facts, time(at), &mut self.findings);
     }
 
-    /// It is to judge by this from now on.
+    /// Replaces the configuration.
     pub fn reconfigure(&mut self, at: u64, config: DetectConfig) {
-        self.detector
-            .reconfigure(config, time(at), &mut self.findings);
+        self.inner.reconfigure(config, time(at), &mut self.findings);
     }
 
     pub fn observe(
@@ -213,11 +212,11 @@ impl Lab {
             direction,
             body,
         };
-        self.detector.observe(&observation, &mut self.findings);
+        self.inner.observe(&observation, &mut self.findings);
     }
 
-    /// A claim comes in.
-    pub fn see(&mut self, at: u64, claim: Claim) {
+    /// This host receives a claim.
+    pub fn receive(&mut self, at: u64, claim: Claim) {
         self.observe(
             at,
             Direction::Ingress,
@@ -226,7 +225,7 @@ impl Lab {
         );
     }
 
-    /// This host claims.
+    /// This host sends a claim.
     pub fn send(&mut self, at: u64, claim: Claim) {
         self.observe(
             at,
@@ -236,7 +235,7 @@ impl Lab {
         );
     }
 
-    /// An ARP probe for the address comes in.
+    /// This host receives an ARP probe for the address.
     pub fn probe(&mut self, at: u64, prober: MacAddr, unicast: bool) {
         let probe = ObservedProbe {
             target: key().ip,
@@ -252,7 +251,7 @@ impl Lab {
         );
     }
 
-    /// A bogus frame comes in.
+    /// This host receives a bogus frame.
     pub fn bogus(&mut self, at: u64, eth_src: MacAddr, reason: BogusFrameReason) {
         let frame = BogusFrame {
             ip: key().ip,
@@ -268,15 +267,15 @@ impl Lab {
         );
     }
 
-    /// Nothing happens until `at`.
+    /// No frame arrives until `at`.
     pub fn wait(&mut self, at: u64) {
-        self.detector.tick(time(at), &mut self.findings);
+        self.inner.tick(time(at), &mut self.findings);
     }
 
-    /// Somebody answers, or nobody.
-    pub fn record_replies(&mut self, at: u64, ask: &ProbeRequest, by: &[MacAddr]) {
-        self.detector
-            .record_replies(ask, time(at), by, &mut self.findings);
+    /// Hosts reply to a probe request, or none.
+    pub fn record_replies(&mut self, at: u64, probe_request: &ProbeRequest, by: &[MacAddr]) {
+        self.inner
+            .record_replies(probe_request, time(at), by, &mut self.findings);
     }
 
     /// The kinds of the findings since the last call, without `new_binding`.
