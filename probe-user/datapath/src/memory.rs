@@ -69,7 +69,7 @@ pub fn map_memory(options: &LoadOptions, cpus: u32) -> Vec<MapMemory> {
         ),
         memory_of(
             "REQUESTS",
-            "requests for addresses that nobody claimed",
+            "requests for addresses without a claim",
             lru_hash::<AddressKey, RequestState>(options.addresses),
         ),
         memory_of(

@@ -56,7 +56,7 @@ pub fn cause_step(kind: CauseKind, subject: CauseSubject<'_>) -> Option<NextStep
             ),
         ),
         CauseKind::ExternalDevice => (
-            "see which machine the other one is; take the address off it, or out of the pool:"
+            "identify the other host; take the address off it, or out of the pool:"
                 .to_owned(),
             subject.identify_command.to_owned(),
         ),

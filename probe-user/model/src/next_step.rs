@@ -49,7 +49,7 @@ pub fn next_step(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextS
     match record.finding {
         FindingKind::NewBinding => None,
         FindingKind::Moved => Some(NextStep::new(
-            "if nobody moved it on purpose, see which machine has it now:",
+            "if it was not moved on purpose, identify the host that has it now:",
             identify_hosts(
                 &macs_of(record, |owner| owner.role == OwnerRole::Current),
                 origin,
@@ -83,14 +83,14 @@ pub fn next_step(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextS
             ),
         )),
         FindingKind::ProbeDenied => Some(NextStep::new(
-            "give the newcomer another address; to see which machine it is:",
+            "give the probing host another address; to identify it:",
             identify_hosts(
                 &macs_of(record, |owner| owner.role == OwnerRole::Prober),
                 origin,
             ),
         )),
         FindingKind::BogusClaim | FindingKind::SourceMismatch => Some(NextStep::new(
-            "see which machine sends these frames:",
+            "identify the host that sends these frames:",
             identify_hosts(
                 &macs_of(record, |owner| owner.role == OwnerRole::Sender),
                 origin,
@@ -129,12 +129,12 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
     match record.status {
         CheckStatus::Conflict if record.owners.iter().any(|owner| owner.holds) => {
             Some(NextStep::new(
-                "see which machine the other one is, and take the address off one of the two:",
+                "identify the other host, and take the address off one of the two:",
                 identify_hosts(&macs(false), &FindingOrigin::Attached),
             ))
         }
         CheckStatus::Conflict => Some(NextStep::new(
-            "see which machines these are, and take the address off all but one:",
+            "identify the hosts, and take the address off all but one:",
             identify_hosts(
                 &[macs(false), macs(true)].concat(),
                 &FindingOrigin::Attached,
@@ -236,7 +236,7 @@ fn owners_step(record: &FindingRecord, origin: &FindingOrigin) -> NextStep {
     if record.evidence == Some(Evidence::Local) && *origin != FindingOrigin::Attached {
         // This host has the address, so only the other one is to be identified.
         return NextStep::new(
-            "see which machine the other one is, and take the address off one of the two:",
+            "identify the other host, and take the address off one of the two:",
             identify_hosts(&macs_of(record, |owner| !owner.local), origin),
         );
     }
@@ -247,7 +247,7 @@ fn owners_step(record: &FindingRecord, origin: &FindingOrigin) -> NextStep {
         );
     }
     NextStep::new(
-        "see which machines these are, and take the address off all but one:",
+        "identify the hosts, and take the address off all but one:",
         identify_hosts(&macs_of(record, |_| true), origin),
     )
 }

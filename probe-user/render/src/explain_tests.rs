@@ -291,8 +291,7 @@ cause     a host outside the cluster has the address (external_device, external)
 timeline  10:00:00  new_binding       02:00:00:00:00:01
           12:13:01  conflict          d0:8e:79:00:00:01; 02:00:00:00:00:01
 conflict  open since 12:13:01, last evidence 12:13:05
-next      see which machine the other one is; take the address off it, or out of
-          the pool:
+next      identify the other host; take the address off it, or out of the pool:
           probe bindings --mac d0:8e:79:00:00:01
           after the fix, check for a minute that it stays fixed:
           probe check 192.0.2.10 --expect-owner --for 60s

@@ -688,12 +688,12 @@ fn invalid_targets_are_refused_before_any_probe_is_sent() {
         (
             &["--source-ip", "192.0.2.11", "192.0.2.12"],
             USAGE,
-            "no address of this host on eth0",
+            "is not an address of this host on eth0",
         ),
         (
             &["--source-ip", "127.0.0.1", "192.0.2.12"],
             USAGE,
-            "no address of this host on eth0",
+            "is not an address of this host on eth0",
         ),
         (&["10.0.0.0/8"], USAGE, "too many"),
     ] {

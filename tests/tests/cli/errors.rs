@@ -77,7 +77,7 @@ fn without_a_matching_interface_the_error_suggests_the_option() {
     let lab = Lab::new().unwrap();
     let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let finished = refusal(monitor.probe(&["run"]).unwrap());
-    for word in ["name one with -i", INTERFACE] {
+    for word in ["select one with -i", INTERFACE] {
         assert!(finished.stderr.contains(word), "{}", finished.stderr);
     }
 }

@@ -110,7 +110,8 @@ fn move_shows_old_and_new_owner() {
           previous  d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
           since     02:13:06
-          next      if nobody moved it on purpose, see which machine has it now:
+          next      if it was not moved on purpose, identify the host that has
+                    it now:
                     ip neigh | grep -e 02:00:00:00:00:0b
 ",
     );
@@ -129,8 +130,7 @@ fn a_conflict_names_the_address_both_owners_and_the_next_command() {
           owner 2   d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
           since     02:13:06; 1 request with two replies
-          next      see which machines these are, and take the address off all
-                    but one:
+          next      identify the hosts, and take the address off all but one:
                     ip neigh | grep -e 02:00:00:00:00:0b -e d0:8e:79:00:00:01
 ",
     );
@@ -261,8 +261,7 @@ fn denied_probe_shows_prober_and_owner() {
                     3 claims since 02:13:05, last 02:13:07
           probed by 02:00:00:00:00:0a  made up (VM, container or bond)
                     at 02:13:07
-          next      give the newcomer another address; to see which machine it
-                    is:
+          next      give the probing host another address; to identify it:
                     ip neigh | grep -e 02:00:00:00:00:0a
 ",
     );
@@ -290,7 +289,7 @@ fn bogus_claim_shows_its_reason() {
           sent by   d0:8e:79:00:00:01  Dell Inc.
                     at 02:13:07
           counted   4 more suppressed
-          next      see which machine sends these frames:
+          next      identify the host that sends these frames:
                     ip neigh | grep -e d0:8e:79:00:00:01
 ",
     );
@@ -310,7 +309,7 @@ fn a_foreign_source_names_the_mac_that_is_claimed_and_the_one_that_sends() {
                     3 claims since 02:13:05, last 02:13:07
           sent by   02:00:00:00:00:0a  made up (VM, container or bond)
                     at 02:13:07
-          next      see which machine sends these frames:
+          next      identify the host that sends these frames:
                     ip neigh | grep -e 02:00:00:00:00:0a
 ",
     );
@@ -529,8 +528,8 @@ mod check {
           neighbour this host sends to 02:00:00:00:00:0b, which does not reply
                     for it
           expected  exactly one owner
-          next      see which machine the other one is, and take the address off
-                    one of the two:
+          next      identify the other host, and take the address off one of the
+                    two:
                     ip neigh | grep -e d0:8e:79:00:00:01 -e 02:00:00:00:00:0b
 ",
         );
@@ -697,8 +696,8 @@ fn conflict_shows_service_and_cause() {
                       answers for it
                     - The MAC addresses of 3 of 3 nodes on this network are
                       known
-          next      see which machine the other one is; take the address off it,
-                    or out of the pool:
+          next      identify the other host; take the address off it, or out of
+                    the pool:
                     ip neigh | grep -e d0:8e:79:00:00:01
 ",
     );
