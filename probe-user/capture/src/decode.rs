@@ -13,6 +13,7 @@ use probe_common::{
 };
 
 use super::{
+    cooked::{CookedHeader, CookedPacket},
     frame_comment::FrameComment,
     host_comments::{CapturedHost, CapturedInterface},
     writer::{EPB_FLAGS, OUTBOUND},
@@ -23,6 +24,8 @@ const MAX_INTERFACES: usize = 4_096;
 /// The name of an interface without a name in the capture.
 pub(super) const UNNAMED: &str = "capture";
 const NANOS: u128 = 1_000_000_000;
+/// The type of an obsolete packet block (pcapng, appendix A).
+const OBSOLETE_PACKET: u32 = 2;
 
 /// The amount of data that was read from a capture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct CaptureStatistics {
     pub malformed: u64,
     /// The number of packets of interfaces that are not Ethernet.
     pub other_link_type_packets: u64,
+    /// The number of packets without a time stamp (pcapng simple packets): they are not processed.
+    pub untimed_packets: u64,
 }
 
 /// A decoded item of a capture.
@@ -88,22 +93,47 @@ impl CapturedFrame {
 struct DescribedInterface {
     /// The index of the interface in [`CaptureReader::host`].
     index: u32,
-    ethernet: bool,
+    link: LinkLayer,
     /// The resolution of time stamps, in units per second.
     resolution: u128,
     /// The offset of time stamps, in seconds.
     offset: i64,
 }
 
+/// The link layer of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LinkLayer {
+    Ethernet,
+    /// The pseudo-device `any`.
+    Cooked(CookedHeader),
+    Unsupported,
+}
+
+impl LinkLayer {
+    const fn of(link: Linktype) -> Self {
+        match link {
+            Linktype::ETHERNET => Self::Ethernet,
+            Linktype::LINUX_SLL => Self::Cooked(CookedHeader::Sll),
+            LINUX_SLL2 => Self::Cooked(CookedHeader::Sll2),
+            _ => Self::Unsupported,
+        }
+    }
+}
+
+/// `LINKTYPE_LINUX_SLL2`.
+const LINUX_SLL2: Linktype = Linktype(276);
+
 /// Decodes the blocks of a capture in order.
 #[derive(Debug, Default)]
 pub(super) struct CaptureDecoder {
     pub statistics: CaptureStatistics,
     pub host: CapturedHost,
-    /// Whether an interface is Ethernet.
-    pub ethernet: bool,
-    /// The link type of the first interface that is not Ethernet.
+    /// Whether the packets of an interface can be read.
+    pub is_supported: bool,
+    /// The link type of the first interface whose packets cannot be read.
     pub other_link: Option<i32>,
+    /// Whether the current section is big-endian.
+    big_endian: bool,
     /// The interfaces of the current section.
     section: Vec<DescribedInterface>,
     /// The index of each interface, by name.
@@ -128,8 +158,9 @@ impl CaptureDecoder {
                     u128::from(packet.ts_sec) * described.resolution + u128::from(packet.ts_usec);
                 self.decode_packet(described, units, packet.data, Hook::TcIngress, None)
             }
-            PcapBlockOwned::NG(Block::SectionHeader(_)) => {
+            PcapBlockOwned::NG(Block::SectionHeader(header)) => {
                 self.section.clear();
+                self.big_endian = header.big_endian();
                 None
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(description)) => {
@@ -151,7 +182,11 @@ impl CaptureDecoder {
             // Simple packets have no time stamp, which detection requires.
             PcapBlockOwned::NG(Block::SimplePacket(_)) => {
                 self.statistics.packets += 1;
+                self.statistics.untimed_packets += 1;
                 None
+            }
+            PcapBlockOwned::NG(Block::Unknown(block)) if block.block_type == OBSOLETE_PACKET => {
+                self.decode_obsolete(block.data)
             }
             PcapBlockOwned::NG(Block::InterfaceStatistics(statistics)) => {
                 let described = *self.section.get(usize::try_from(statistics.if_id).ok()?)?;
@@ -191,28 +226,71 @@ impl CaptureDecoder {
         offset: i64,
         interface: CapturedInterface,
     ) {
-        let ethernet = link == Linktype::ETHERNET;
-        if ethernet {
-            self.ethernet = true;
-        } else {
+        let layer = LinkLayer::of(link);
+        if layer == LinkLayer::Unsupported {
             self.other_link.get_or_insert(link.0);
+        } else {
+            self.is_supported = true;
         }
         if self.indices.len() >= MAX_INTERFACES || self.section.len() >= MAX_INTERFACES {
             return;
         }
-        // Concatenated sections describe the same interfaces again.
+        let index = self.index(name, interface);
+        self.section.push(DescribedInterface {
+            index,
+            link: layer,
+            resolution,
+            offset,
+        });
+    }
+
+    /// The index of an interface by its name, because concatenated sections describe the same interfaces again.
+    fn index(&mut self, name: &str, interface: CapturedInterface) -> u32 {
         let next = u32::try_from(self.indices.len()).unwrap_or(u32::MAX - 1) + 1;
         let index = *self.indices.entry(name.to_owned()).or_insert(next);
         let name = name.to_owned();
         self.host
             .interfaces
             .insert(index, CapturedInterface { name, ..interface });
-        self.section.push(DescribedInterface {
-            index,
-            ethernet,
-            resolution,
-            offset,
-        });
+        index
+    }
+
+    /// The index of an interface that only packets name, by its index on the captured host. Beyond the limit they are
+    /// taken for one.
+    fn cooked_index(&mut self, described: DescribedInterface, number: u32) -> u32 {
+        let name = format!("if{number}");
+        match self.indices.get(&name) {
+            Some(&index) => index,
+            None if self.indices.len() >= MAX_INTERFACES => described.index,
+            None => self.index(&name, CapturedInterface::default()),
+        }
+    }
+
+    /// Decodes an obsolete packet block (type 2, replaced by enhanced packet blocks in 2009): interface and drop count in
+    /// 16 bits each, time stamp, captured and original length in 32 bits each, the packet.
+    fn decode_obsolete(&mut self, block: &[u8]) -> Option<CaptureItem> {
+        let big_endian = self.big_endian;
+        let half = |at: usize| {
+            let bytes = *block.get(at..)?.first_chunk()?;
+            Some(if big_endian {
+                u16::from_be_bytes(bytes)
+            } else {
+                u16::from_le_bytes(bytes)
+            })
+        };
+        let word = |at: usize| {
+            let bytes = *block.get(at..)?.first_chunk()?;
+            Some(if big_endian {
+                u32::from_be_bytes(bytes)
+            } else {
+                u32::from_le_bytes(bytes)
+            })
+        };
+        let described = *self.section.get(usize::from(half(0)?))?;
+        let length = usize::try_from(word(12)?).ok()?;
+        let packet = block.get(20..)?.get(..length)?;
+        let units = units(word(4)?, word(8)?);
+        self.decode_packet(described, units, packet, Hook::TcIngress, None)
     }
 
     fn decode_packet(
@@ -224,10 +302,25 @@ impl CaptureDecoder {
         comment: Option<FrameComment>,
     ) -> Option<CaptureItem> {
         self.statistics.packets += 1;
-        if !described.ethernet {
+        let cooked = match described.link {
+            LinkLayer::Ethernet => None,
+            LinkLayer::Cooked(header) => CookedPacket::parse(header, bytes),
+            LinkLayer::Unsupported => None,
+        };
+        if described.link != LinkLayer::Ethernet && cooked.is_none() {
             self.statistics.other_link_type_packets += 1;
             return None;
         }
+        let (bytes, hook, interface) = match &cooked {
+            None => (bytes, hook, described.index),
+            Some(packet) => {
+                let number = packet.interface;
+                let index = number.map_or(described.index, |number| {
+                    self.cooked_index(described, number)
+                });
+                (packet.frame.as_slice(), packet.hook, index)
+            }
+        };
         match parse(&bytes, VlanTag::NONE) {
             ParsedFrame::NotArp => None,
             ParsedFrame::Malformed(_) => {
@@ -238,7 +331,7 @@ impl CaptureDecoder {
                 self.statistics.frames += 1;
                 Some(CaptureItem::Frame(CapturedFrame {
                     at_ns: described.nanos(units).max(1),
-                    interface: described.index,
+                    interface,
                     hook: comment.map_or(hook, |comment| comment.hook),
                     frame,
                     comment,

@@ -4,6 +4,8 @@
 //! these fields are derived by the event filter of the BPF programs. Must not depend on tokio, on sockets or on bpf(2).
 
 mod blocks;
+mod compression;
+mod cooked;
 mod decode;
 mod frame_comment;
 mod frames;

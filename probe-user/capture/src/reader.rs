@@ -5,6 +5,7 @@ use std::{fmt, io::Read};
 use pcap_parser::{PcapError, create_reader, traits::PcapReaderIterator};
 
 use super::{
+    compression::decompressed,
     decode::{CaptureDecoder, CaptureItem, CaptureStatistics, UNNAMED},
     host_comments::CapturedHost,
 };
@@ -18,14 +19,19 @@ const LARGEST_BLOCK: usize = 16 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CaptureError {
     /// The file is not a capture.
-    #[error("not a pcap or pcapng file (decompress compressed files first)")]
+    #[error("not a pcap or pcapng file, nor one compressed with gzip or zstd")]
     NotACapture,
     /// No interface in the capture is Ethernet.
     #[error(
-        "the packets have no Ethernet header (link type {0}): capture on one interface, \
-         `tcpdump -i eth0 -w FILE arp`, not on `any`"
+        "the packets have no Ethernet header ({name}): capture on an Ethernet interface, `tcpdump -i eth0 -w FILE arp`",
+        name = link_name(*.0)
     )]
     LinkType(i32),
+    /// No packet in the capture has a time stamp.
+    #[error(
+        "the packets have no time stamps (pcapng simple packets), without which takeovers and conflicts cannot be told apart"
+    )]
+    NoTimes,
     /// The capture ends within a packet.
     #[error("the file is truncated: it ends within a packet, after {0} complete packets")]
     Truncated(u64),
@@ -38,8 +44,18 @@ pub enum CaptureError {
         offset: u64,
     },
     /// The file could not be read.
-    #[error("cannot read the file after {0} packets: disk or network error")]
+    #[error(
+        "cannot read the file after {0} packets: disk or network error, or corrupt compression"
+    )]
     Unreadable(u64),
+}
+
+/// The name of a link type that is not supported.
+fn link_name(link: i32) -> String {
+    match link {
+        105 | 119 | 127 | 163 | 192 => format!("802.11 wireless, link type {link}"),
+        _ => format!("link type {link}"),
+    }
 }
 
 /// Reads a capture.
@@ -59,6 +75,7 @@ impl fmt::Debug for CaptureReader<'_> {
 impl<'a> CaptureReader<'a> {
     /// Opens a capture and reads its header.
     pub fn new(source: impl Read + Send + 'a) -> Result<Self, CaptureError> {
+        let source = decompressed(source).map_err(|_| CaptureError::Unreadable(0))?;
         let blocks = create_reader(BUFFER, FullReads(source)).map_err(|error| match error {
             PcapError::ReadError => CaptureError::Unreadable(0),
             _ => CaptureError::NotACapture,
@@ -139,9 +156,16 @@ impl<'a> CaptureReader<'a> {
 
     fn end(&self) -> Result<Option<CaptureItem>, CaptureError> {
         match self.decoder.other_link {
-            Some(link) if !self.decoder.ethernet => Err(CaptureError::LinkType(link)),
+            Some(link) if !self.decoder.is_supported => Err(CaptureError::LinkType(link)),
+            _ if self.is_without_times() => Err(CaptureError::NoTimes),
             _ => Ok(None),
         }
+    }
+
+    /// Whether there are packets, and none has a time stamp.
+    fn is_without_times(&self) -> bool {
+        let statistics = self.decoder.statistics;
+        statistics.packets > 0 && statistics.untimed_packets == statistics.packets
     }
 
     fn unreadable(&self) -> CaptureError {

@@ -383,7 +383,10 @@ fn a_truncated_capture_gives_its_findings_and_a_warning() {
     let finished = read(&file, &[]);
     assert_eq!(finished.status.code(), Some(4));
     assert!(kinds(&finished.stdout).contains("conflict"), "{finished:?}");
-    assert!(finished.stderr.contains("the file is truncated"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("the file is truncated"),
+        "{finished:?}"
+    );
     assert!(finished.stderr.contains("packets"), "{finished:?}");
 }
 
@@ -392,11 +395,12 @@ fn a_file_that_is_no_ethernet_capture_is_an_error() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("file");
     let mut wrong_link = pcap(&everything());
-    wrong_link[20] = 113;
+    // IEEE 802.11 with radiotap.
+    wrong_link[20] = 127;
     for (content, messages) in [
         (b"hello".to_vec(), "not a pcap or pcapng file"),
         (Vec::new(), "not a pcap or pcapng file"),
-        (wrong_link, "link type 113"),
+        (wrong_link, "802.11 wireless, link type 127"),
     ] {
         fs::write(&file, content).unwrap();
         let finished = read(&file, &[]);

@@ -469,7 +469,8 @@ fn pools_in_a_config_map_are_named_and_exit_4() {
         let printed = String::from_utf8(output.stdout).unwrap();
         assert_eq!(printed.matches("kind: ").count(), manifests, "{printed}");
         let messages = String::from_utf8(output.stderr).unwrap();
-        let expected = "192.0.2.9 is in pool range-shop of a kube-vip ConfigMap: remove it there manually";
+        let expected =
+            "192.0.2.9 is in pool range-shop of a kube-vip ConfigMap: remove it there manually";
         assert!(messages.contains(expected), "{messages}");
     }
 }

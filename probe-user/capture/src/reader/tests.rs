@@ -215,15 +215,99 @@ fn a_truncated_capture_yields_its_complete_frames() {
 
 #[test]
 fn other_files_are_rejected() {
-    for file in [&b""[..], b"PK\x03\x04", &[0x1f, 0x8b, 8, 0], &[0; 100]] {
+    for file in [&b""[..], b"PK\x03\x04", &[0; 100]] {
         assert_eq!(read(file).1, Err(CaptureError::NotACapture), "{file:?}");
+    }
+    let cut_off_gzip = [0x1f, 0x8b, 8, 0];
+    assert_eq!(read(&cut_off_gzip).1, Err(CaptureError::Unreadable(0)));
+}
+
+/// A pcapng section in little-endian order with an Ethernet interface and one block.
+fn pcapng(kind: u32, body: &[u8]) -> Vec<u8> {
+    let block = |kind: u32, body: &[u8]| {
+        let length = u32::try_from(12 + body.len()).unwrap().to_le_bytes();
+        [&kind.to_le_bytes()[..], &length, body, &length].concat()
+    };
+    let section = [
+        &0x1a2b_3c4d_u32.to_le_bytes()[..],
+        &[1, 0, 0, 0],
+        &[0xff; 8],
+    ]
+    .concat();
+    [
+        block(0x0a0d_0d0a, &section),
+        block(1, &[1, 0, 0, 0, 0, 0, 0, 0]),
+        block(kind, body),
+    ]
+    .concat()
+}
+
+/// The announcement, padded to a multiple of four bytes as pcapng requires, and its length before.
+fn padded_announcement() -> (Vec<u8>, u32) {
+    let frame = EncodedFrame::new(&announcement());
+    let length = u32::try_from(frame.len()).unwrap();
+    let mut bytes: Vec<u8> = frame.iter().copied().collect();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    (bytes, length)
+}
+
+#[test]
+fn packets_without_a_time_are_an_error_and_not_an_empty_capture() {
+    let (frame, length) = padded_announcement();
+    let body = [&length.to_le_bytes()[..], &frame].concat();
+    let (items, outcome) = read(&pcapng(3, &body));
+    assert_eq!(outcome, Err(CaptureError::NoTimes));
+    assert!(frames(&items).is_empty());
+}
+
+#[test]
+fn obsolete_packet_blocks_are_read() {
+    let (frame, length) = padded_announcement();
+    let microseconds = AT / 1_000;
+    let (high, low) = ((microseconds >> 32) as u32, microseconds as u32);
+    let words = [0, high, low, length, length]
+        .map(u32::to_le_bytes)
+        .concat();
+    let (items, outcome) = read(&pcapng(2, &[words, frame].concat()));
+    assert_eq!(outcome, Ok(()));
+    let captured = frames(&items)[0];
+    assert_eq!(captured.frame, announcement());
+    assert_eq!(captured.at_ns, microseconds * 1_000);
+}
+
+#[test]
+fn packets_of_the_pseudo_device_any_have_direction_and_interface() {
+    let frame = EncodedFrame::new(&announcement());
+    let arp: Vec<u8> = frame.iter().skip(14).copied().collect();
+    let sha = announcement().sha.0;
+    for (kind, hook) in [(1, Hook::TcIngress), (4, Hook::TcEgress)] {
+        let sll = [&[0, kind, 0, 1, 0, 6][..], &sha, &[0, 0, 8, 6], &arp].concat();
+        let header = [8, 6, 0, 0, 0, 0, 0, 7, 0, 1, kind, 6];
+        let sll2 = [&header[..], &sha, &[0, 0], &arp].concat();
+        for (link, packet, name) in [(113, sll, UNNAMED), (276, sll2, "if7")] {
+            let mut file = pcap(0xa1b2_c3d4, false, link);
+            file.truncate(24 + 8);
+            let length = u32::try_from(packet.len()).unwrap().to_le_bytes();
+            file.extend([length, length].concat());
+            file.extend(packet);
+            let mut reader = CaptureReader::new(&file[..]).unwrap();
+            let mut captured = None;
+            while let Some(item) = reader.next_item().unwrap() {
+                if let CaptureItem::Frame(frame) = item {
+                    captured = Some(frame);
+                }
+            }
+            let captured = captured.unwrap();
+            assert_eq!((captured.frame, captured.hook), (announcement(), hook));
+            assert_eq!(reader.interface(captured.interface), name);
+        }
     }
 }
 
 #[test]
 fn other_link_types_are_reported() {
-    let (items, outcome) = read(&pcap(0xa1b2_c3d4, false, 113));
-    assert_eq!(outcome, Err(CaptureError::LinkType(113)));
+    let (items, outcome) = read(&pcap(0xa1b2_c3d4, false, 127));
+    assert_eq!(outcome, Err(CaptureError::LinkType(127)));
     assert!(frames(&items).is_empty());
     let error = outcome.unwrap_err().to_string();
     assert!(error.contains("tcpdump -i eth0"), "{error}");

@@ -51,7 +51,8 @@ pub struct WatchArguments {
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
 
-    /// Read frames from this capture (pcap or pcapng of an Ethernet interface) instead of the network
+    /// Read frames from this capture instead of the network: pcap or pcapng of an Ethernet interface or of `any`, also
+    /// compressed with gzip or zstd; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["write", "duration"])]
     read: Option<PathBuf>,
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::{self, Read},
     ops::ControlFlow,
     path::Path,
     sync::{
@@ -18,14 +19,22 @@ use probe_model::{Clock, FindingOrigin};
 use super::{WatchArguments, WatchPrinter};
 use crate::cli::{Exit, output::print_status};
 
+/// The path that stands for standard input.
+const STANDARD_INPUT: &str = "-";
+
 /// The interval at which the status line is redrawn.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
 pub fn run(path: &Path, arguments: &WatchArguments) -> anyhow::Result<Exit> {
     let about = || format!("{}", path.display());
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let size = file.metadata().map_or(0, |metadata| metadata.len());
-    let reader = CaptureReader::new(file).with_context(about)?;
+    let (source, size): (Box<dyn Read + Send>, u64) = if path.as_os_str() == STANDARD_INPUT {
+        (Box::new(io::stdin()), 0)
+    } else {
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let size = file.metadata().map_or(0, |metadata| metadata.len());
+        (Box::new(file), size)
+    };
+    let reader = CaptureReader::new(source).with_context(about)?;
     let interrupted = interrupts()?;
     let mut show = WatchPrinter::new(arguments, FindingOrigin::Capture(path.to_owned()))?;
     let mut failed = Ok(());
@@ -75,13 +84,13 @@ fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
+/// Of a file, how much was read; a compressed one has more bytes than its size, and a pipe has no size.
 fn progress_text(statistics: CaptureStatistics, size: u64) -> String {
-    let percent = statistics
-        .bytes
-        .saturating_mul(100)
-        .checked_div(size)
-        .unwrap_or(0);
-    format!("{percent} % read: {}", read_text(statistics))
+    let read = read_text(statistics);
+    match statistics.bytes.saturating_mul(100).checked_div(size) {
+        Some(percent @ 0..=100) => format!("{percent} % read: {read}"),
+        _ => format!("read: {read}"),
+    }
 }
 
 fn read_text(statistics: CaptureStatistics) -> String {
@@ -90,6 +99,7 @@ fn read_text(statistics: CaptureStatistics) -> String {
         frames,
         malformed,
         other_link_type_packets,
+        untimed_packets,
         bytes: _,
     } = statistics;
     let parts = [
@@ -97,6 +107,7 @@ fn read_text(statistics: CaptureStatistics) -> String {
         (frames, "of them ARP"),
         (malformed, "malformed"),
         (other_link_type_packets, "not of Ethernet interfaces"),
+        (untimed_packets, "without a time stamp"),
     ];
     // The first two are always shown.
     let shown = parts.iter().enumerate();
@@ -119,11 +130,14 @@ mod tests {
             frames: 3,
             malformed: 1,
             other_link_type_packets: 2,
+            untimed_packets: 0,
         };
         assert_eq!(
             progress_text(statistics, 200),
             "25 % read: 7 packets, 3 of them ARP, 1 malformed, 2 not of Ethernet interfaces"
         );
-        assert!(progress_text(statistics, 0).starts_with("0 %"));
+        assert!(progress_text(statistics, 0).starts_with("read: 7 packets"));
+        // A compressed file.
+        assert!(progress_text(statistics, 20).starts_with("read: 7 packets"));
     }
 }
