@@ -372,10 +372,11 @@ fn path_argument(path: &Path) -> anyhow::Result<&str> {
     path.to_str().context("the path is not UTF-8")
 }
 
-/// Parses findings from lines and removes their times.
+/// The findings in these lines, without their times. Takeovers that are undecided at the end are no findings.
 fn findings(lines: &str) -> anyhow::Result<Vec<Finding>> {
     lines
         .lines()
+        .filter(|line| !line.contains("\"undecided\":"))
         .map(|line| Finding::parse(line).map(Finding::without_time))
         .collect()
 }

@@ -5,7 +5,7 @@
 
 use probe_common::{event::Hook, wire::MacAddr};
 
-/// ARPHRD_ETHER (linux/if_arp.h).
+/// `ARPHRD_ETHER` (`linux/if_arp.h`).
 const ETHERNET: u16 = 1;
 /// The offset of the target hardware address in an ARP packet for Ethernet and IPv4 (RFC 826).
 const TARGET_MAC: usize = 18;

@@ -303,9 +303,8 @@ impl CaptureDecoder {
     ) -> Option<CaptureItem> {
         self.statistics.packets += 1;
         let cooked = match described.link {
-            LinkLayer::Ethernet => None,
             LinkLayer::Cooked(header) => CookedPacket::parse(header, bytes),
-            LinkLayer::Unsupported => None,
+            LinkLayer::Ethernet | LinkLayer::Unsupported => None,
         };
         if described.link != LinkLayer::Ethernet && cooked.is_none() {
             self.statistics.other_link_type_packets += 1;

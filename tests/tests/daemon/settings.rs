@@ -202,7 +202,7 @@ fn an_invalid_file_keeps_the_settings_and_is_reported_until_fixed() {
     let bad = [
         ("trak: [192.0.2.0/24]\n", "config.yaml:1: unknown setting"),
         ("filter: []\nsettle: -1s\n", "config.yaml:2: settle"),
-        ("", "it sets nothing"),
+        ("", "the file is empty"),
         ("a: &a [1]\nb: [*a, *a]\n", "anchors"),
         ("filter-file: /nowhere\n", "cannot read the filter /nowhere"),
     ];
@@ -213,7 +213,10 @@ fn an_invalid_file_keeps_the_settings_and_is_reported_until_fixed() {
     }
     fs::remove_file(directory.config()).unwrap();
     wait_for_line(&daemon, "cannot read the settings");
-    assert_eq!(lines_containing(&daemon, "stays as it was"), bad.len() + 1);
+    assert_eq!(
+        lines_containing(&daemon, "keeping the previous ones"),
+        bad.len() + 1
+    );
     send_two_replies(&peer, "198.51.100.10");
     send_two_replies(&peer, ONE);
     send_two_replies(&peer, OTHER);
@@ -233,7 +236,7 @@ fn a_setting_that_needs_a_restart_is_logged_once_and_not_applied() {
     let daemon = daemon(&monitor, &directory);
     // A flag overrides the key, so a change of the key has no effect.
     directory.rewrite("refresh: 2s\nring-memory: 8\nattach: tc\nlisten: 127.0.0.1:9999\n");
-    let text = "started again";
+    let text = "take effect after a restart";
     let line = wait_for_line(&daemon, text);
     assert!(line.contains("changed=\"refresh, ring-memory\""), "{line}");
     daemon.process().hang_up().unwrap();
@@ -256,7 +259,7 @@ fn sighup_reloads_an_unchanged_file() {
     let directory = Directory::with("settle: 9s\n");
     let daemon = daemon(&monitor, &directory);
     daemon.process().hang_up().unwrap();
-    wait_for_line(&daemon, "was read again");
+    wait_for_line(&daemon, "watch filter reloaded");
     assert_eq!(lines_containing(&daemon, "settings reloaded"), 0);
 }
 

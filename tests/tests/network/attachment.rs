@@ -323,7 +323,9 @@ fn repeated_detaching_increases_the_back_off() {
         detach(&monitor, &link);
         eventually("the log line", TIMEOUT, || {
             let lines = daemon.process().lines(Stream::Stderr);
-            let reports = lines.iter().filter(|line| line.contains("reattaching"));
+            let reports = lines
+                .iter()
+                .filter(|line| line.contains("attaching the programs again"));
             Ok((reports.count() == times).then_some(()))
         })
         .unwrap();

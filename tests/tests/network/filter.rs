@@ -125,7 +125,7 @@ fn a_filter_of_many_thousand_networks_is_changed_at_run_time() {
 
     // All networks are replaced: old and new together exceed the size of the filter, which must not matter.
     list.write(&networks([11, 0, 0, 0].into(), MANY));
-    let line = reload(&daemon, "was read again");
+    let line = reload(&daemon, "watch filter reloaded");
     assert!(line.contains("networks=10000"), "{line}");
     assert_eq!(claim(&daemon, &peer, 4, &first_half), (2, 4));
     assert_eq!(claim(&daemon, &peer, 6, &second_half), (4, 4));
@@ -162,7 +162,7 @@ fn an_invalid_file_keeps_the_filter_and_is_logged() {
     ] {
         list.write(text);
         let line = reload(&daemon, complaint);
-        assert!(line.contains("stays as it was"), "{line}");
+        assert!(line.contains("keeping the previous ones"), "{line}");
         still_filters();
     }
     fs::remove_file(list.path()).unwrap();

@@ -264,7 +264,8 @@ fn packets_without_a_time_are_an_error_and_not_an_empty_capture() {
 fn obsolete_packet_blocks_are_read() {
     let (frame, length) = padded_announcement();
     let microseconds = AT / 1_000;
-    let (high, low) = ((microseconds >> 32) as u32, microseconds as u32);
+    let [high, low] = [microseconds >> 32, microseconds & u64::from(u32::MAX)]
+        .map(|half| u32::try_from(half).unwrap());
     let words = [0, high, low, length, length]
         .map(u32::to_le_bytes)
         .concat();

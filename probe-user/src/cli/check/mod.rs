@@ -391,7 +391,7 @@ mod tests {
             .collect();
         assert_eq!(read, ["192.0.2.1", "192.0.2.8-192.0.2.9"]);
         for (word, why) in [
-            ("no-such-file", "no address"),
+            ("no-such-file", "is not an address"),
             ("2001:db8::1", "IPv6"),
             (directory.path().to_str().unwrap(), "cannot read"),
         ] {
