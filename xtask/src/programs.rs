@@ -97,6 +97,7 @@ pub const PROGRAMS: &[Program] = &[
     program("bash",               "bash",              Base,      &[Test]),
     program("bpftool",            "bpftool",           Installed, &[Test]),
     program("busybox",            "busybox-static",    Installed, &[Test, Guest]),
+    program("curl",               "curl",              Installed, &[Test]),
     program("dnsmasq",            "dnsmasq-base",      Installed, &[Test]),
     program("find",               "findutils",         Base,      &[Test]),
     program("install",            "coreutils",         Base,      &[Test]),

@@ -258,7 +258,7 @@ fn auto_on_a_card_that_strips_tags_uses_tc_where_a_vlan_is_in_use() {
     let (_, without_vlan) = reason(&daemon);
     assert!(
         // The driver has XDP since Linux 6.6.
-        ["native_is_free", "native_refused"].contains(&without_vlan.as_str()),
+        ["native_available", "native_refused"].contains(&without_vlan.as_str()),
         "{without_vlan}"
     );
     assert_eq!(daemon.terminate().unwrap().code(), Some(0));
