@@ -6,6 +6,7 @@ const PREFIX: &str = "guest: ";
 /// The results of the test binaries so far.
 #[derive(Debug, Default)]
 pub struct Console {
+    has_started: bool,
     succeeded: usize,
     failed: usize,
 }
@@ -13,6 +14,7 @@ pub struct Console {
 impl Console {
     /// Processes one line of the console.
     pub fn observe(&mut self, line: &str) {
+        self.has_started |= line.starts_with("running ") || line.starts_with(PREFIX);
         let Some(event) = line.strip_prefix(PREFIX) else {
             return;
         };
@@ -21,6 +23,11 @@ impl Console {
         } else {
             self.failed += 1;
         }
+    }
+
+    /// Whether a test binary, or a message of the init process, was observed.
+    pub const fn has_started(&self) -> bool {
+        self.has_started
     }
 
     /// Whether this many test binaries ran and all of them succeeded.
@@ -52,6 +59,14 @@ mod tests {
         assert!(!console(&both[..2]).all_well(2));
         let failed = ["guest: a ended with 0", "guest: b ended with 101"];
         assert!(!console(&failed).all_well(2));
+    }
+
+    #[test]
+    fn a_kernel_that_crashes_at_boot_has_not_started_the_tests() {
+        let crash = "[    3.109515] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI";
+        assert!(!console(&[crash]).has_started());
+        assert!(console(&["running 26 tests", crash]).has_started());
+        assert!(console(&["guest: no module veth"]).has_started());
     }
 
     #[test]
