@@ -695,7 +695,7 @@ fn invalid_targets_are_refused_before_any_probe_is_sent() {
             USAGE,
             "is not an address of this host on eth0",
         ),
-        (&["10.0.0.0/8"], USAGE, "too many"),
+        (&["10.0.0.0/8"], USAGE, "exceed the maximum of one check"),
     ] {
         let finished = check(&client, words);
         assert_eq!(status(&finished), exit, "{words:?}: {finished:?}");

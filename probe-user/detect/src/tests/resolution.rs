@@ -539,22 +539,30 @@ fn every_outcome_of_two_rounds_about_a_takeover_has_its_finding() {
 fn model_of_inquiries(replies: &[[&[MacAddr]; 2]]) -> Vec<(u64, FindingKind)> {
     let (mut findings, mut evidence, mut reopened) = (vec![(0, Conflict)], 0, 0_u32);
     let (mut start, mut unanswered, mut quiet, mut is_first) = (60, 0, None, true);
+    let expired = |quiet: Option<u64>, now: u64| {
+        let expires = quiet.map(|quiet| quiet.max(600));
+        expires.filter(|&expires| expires <= now)
+    };
     for [first, second] in replies {
-        let expires = quiet.map(|quiet: u64| quiet.max(600));
-        if let Some(expires) = expires.filter(|&expires| expires <= start) {
+        if let Some(expires) = expired(quiet, start) {
             findings.push((expires, ConflictExpired));
             return findings;
         }
-        let mut become_quiet = |at: u64, findings: &mut Vec<_>| {
+        let become_quiet = |at: u64, quiet: &mut Option<u64>, findings: &mut Vec<_>| {
             if quiet.is_none() && at >= evidence + 60 * 2_u64.pow(reopened.min(3)) {
-                quiet = Some(at);
+                *quiet = Some(at);
                 findings.push((at, ConflictQuiet));
             }
         };
         if !is_first {
-            become_quiet(start, &mut findings);
+            become_quiet(start, &mut quiet, &mut findings);
         }
         is_first = false;
+        // It expires as soon as it is quiet if no second owner has claimed the address for long.
+        if let Some(expires) = expired(quiet, start) {
+            findings.push((expires, ConflictExpired));
+            return findings;
+        }
         let both = [first, second].map(|by| by.len() > 1);
         if let Some(round) = both.iter().position(|&both| both) {
             evidence = start + 1 + 2 * round as u64;
@@ -575,7 +583,7 @@ fn model_of_inquiries(replies: &[[&[MacAddr]; 2]]) -> Vec<(u64, FindingKind)> {
             findings.push((end, ConflictResolved));
             return findings;
         }
-        become_quiet(end, &mut findings);
+        become_quiet(end, &mut quiet, &mut findings);
         start += 60;
     }
     findings
