@@ -189,9 +189,10 @@ fn start<'a>(
 /// The open conflict of an address, with its annotations from the cluster.
 fn conflict(socket: &DaemonSocket, last: u8) -> Result<Option<Value>> {
     let ip = ip(last);
-    let conflicts = socket.get("/v1/conflicts")?;
-    let mut conflicts = conflicts.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
-    Ok(conflicts.find(|conflict| conflict["ip"] == ip.as_str()))
+    let conflicts = socket.records("/v1/conflicts")?;
+    Ok(conflicts
+        .into_iter()
+        .find(|conflict| conflict["ip"] == ip.as_str()))
 }
 
 /// Waits until the conflict of an address names its services, its owners and the evidence for its cause.

@@ -47,19 +47,8 @@ const EXPECTED: &[(&str, &str, Option<&str>)] = &[
     ("pool_overlap", "two", None),
 ];
 
-fn drifts(socket: &DaemonSocket) -> Vec<Value> {
-    // Another host is the leader until this one is.
-    let Ok(lines) = socket.get("/v1/drift") else {
-        return Vec::new();
-    };
-    let drifts = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
-    // One JSON object per line, or a list.
-    drifts
-        .flat_map(|value| match value {
-            Value::Array(values) => values,
-            value => vec![value],
-        })
-        .collect()
+fn drifts(socket: &DaemonSocket) -> Result<Vec<Value>> {
+    socket.records("/v1/drift")
 }
 
 /// Creates the objects of the cluster.
@@ -210,6 +199,7 @@ fn each_kind_of_drift_is_reported_with_its_reason() -> Result<()> {
         })?;
         device.run(["arping", "-D", "-c1", "-w1", "-I", "eth0", ip])?;
     }
+    socket.wait_until_leader(TIMEOUT)?;
     for &(kind, about, reason) in EXPECTED {
         let mut polls = 0_u32;
         eventually(&format!("{kind} of {about}"), TIMEOUT, || {
@@ -220,7 +210,7 @@ fn each_kind_of_drift_is_reported_with_its_reason() -> Result<()> {
                 device.run(["arping", "-U", "-c1", "-w1", "-I", "eth0", "192.0.2.229"])?;
             }
             polls += 1;
-            let found = drifts(&socket);
+            let found = drifts(&socket)?;
             Ok(found.into_iter().find(|drift| {
                 drift["drift"] == kind
                     && drift.to_string().contains(about)
@@ -236,14 +226,14 @@ fn each_kind_of_drift_is_reported_with_its_reason() -> Result<()> {
     ] {
         let macs = json!([host.mac().to_string()]);
         eventually(&format!("owner and nodes of {address}"), TIMEOUT, || {
-            let found = drifts(&socket).into_iter().find(|drift| {
+            let found = drifts(&socket)?.into_iter().find(|drift| {
                 drift["ip"] == address && drift["macs"] == macs && drift["nodes"] == nodes
             });
             Ok(found)
         })
         .with_context(|| format!("reported drift: {:#?}", drifts(&socket)))?;
     }
-    let found = drifts(&socket);
+    let found = drifts(&socket)?;
     // An address in the expected state is no drift.
     let is_well =
         |drift: &&Value| drift["ip"] == "192.0.2.225" || drift["service"]["name"] == "hosted";
@@ -336,8 +326,9 @@ fn services_of_another_load_balancer_class_are_no_drift() -> Result<()> {
             && drift["reason"] == reason
             && drift["evidence"].to_string().contains(text)
     };
+    socket.wait_until_leader(TIMEOUT)?;
     let found = eventually("each service with its reason", TIMEOUT, || {
-        let found = drifts(&socket);
+        let found = drifts(&socket)?;
         let all = expected
             .iter()
             .all(|&expected| found.iter().any(|drift| is_pending(drift, expected)));

@@ -104,7 +104,5 @@ fn the_leader_reports_drift_until_it_is_fixed() -> Result<()> {
 }
 
 fn drifts(socket: &DaemonSocket) -> Result<Vec<Value>> {
-    let lines = socket.get("/v1/drift")?;
-    let drifts = lines.map(|line| serde_json::from_str(&line));
-    Ok(drifts.collect::<Result<_, _>>()?)
+    socket.records("/v1/drift")
 }

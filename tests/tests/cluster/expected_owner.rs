@@ -22,17 +22,10 @@ struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    fn lines(&self, path: &str) -> Result<Vec<Value>> {
-        let lines = self.socket.get(path)?;
-        lines
-            .map(|line| serde_json::from_str(&line).with_context(|| line.clone()))
-            .collect()
-    }
-
     /// The finding of this kind about the shared address.
     fn finding(&self, kind: &str) -> Result<Value> {
         eventually(kind, TIMEOUT, || {
-            let findings = self.lines("/v1/findings?since=0&follow=false")?;
+            let findings = self.socket.records("/v1/findings?since=0&follow=false")?;
             let found =
                 |finding: &&Value| finding["finding"] == kind && finding["ip"] == SHARED_ADDRESS;
             Ok(findings.iter().find(found).cloned())
@@ -121,7 +114,7 @@ fn a_conflict_on_a_service_address_names_service_pool_nodes_and_cause() -> Resul
     let conflict = eventually("a conflict on the shared address", TIMEOUT, || {
         hosts.client.flush_neighbours()?;
         hosts.resolve()?;
-        let conflicts = watched.lines("/v1/conflicts")?;
+        let conflicts = watched.socket.records("/v1/conflicts")?;
         let is_open = conflicts.iter().any(|open| open["ip"] == SHARED_ADDRESS);
         Ok(is_open.then_some(()))
     })
@@ -162,7 +155,9 @@ fn a_conflict_on_a_service_address_names_service_pool_nodes_and_cause() -> Resul
             && metrics.get("arp_monitor_conflict_owner_info", &of_owner) == Some(1.0)
     })?;
     for (service, number) in [("shop/frontend", 1), ("shop/", 1), ("shop/last", 0)] {
-        let found = watched.lines(&format!("/v1/conflicts?service={service}"))?;
+        let found = watched
+            .socket
+            .records(&format!("/v1/conflicts?service={service}"))?;
         assert_eq!(found.len(), number, "{service}");
     }
 
@@ -175,7 +170,7 @@ fn a_conflict_on_a_service_address_names_service_pool_nodes_and_cause() -> Resul
         "the conflict of an address of a pool without a service",
         TIMEOUT,
         || {
-            let conflicts = watched.lines("/v1/conflicts")?;
+            let conflicts = watched.socket.records("/v1/conflicts")?;
             let [conflict] = &conflicts[..] else {
                 anyhow::bail!("expected one conflict: {conflicts:#?}")
             };

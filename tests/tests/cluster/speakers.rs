@@ -107,22 +107,11 @@ fn speaker(host: &Host) -> Result<MetalLbSpeaker> {
     Ok(speaker)
 }
 
-fn lines(socket: &DaemonSocket, path: &str) -> Vec<Value> {
-    let Ok(lines) = socket.get(path) else {
-        return Vec::new();
-    };
-    let values = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
-    values
-        .flat_map(|value| match value {
-            Value::Array(values) => values,
-            value => vec![value],
-        })
-        .collect()
-}
-
-fn of_address(mut values: Vec<Value>) -> Vec<Value> {
-    values.retain(|value| value["ip"] == IP);
-    values
+/// The records about the address.
+fn records(socket: &DaemonSocket, path: &str) -> Result<Vec<Value>> {
+    let mut records = socket.records(path)?;
+    records.retain(|record| record["ip"] == IP);
+    Ok(records)
 }
 
 #[test]
@@ -137,10 +126,11 @@ fn when_all_speakers_are_down_the_service_is_not_announced_until_one_is_back() -
     let speakers = [speaker(one)?];
     // The backup's speaker announces nothing; it goes down with the other.
     drop(speakers);
-    let not_announced = || -> Vec<Value> {
-        let mut drifts = of_address(lines(&socket, "/v1/drift"));
+    socket.wait_until_leader(TIMEOUT)?;
+    let not_announced = || -> Result<Vec<Value>> {
+        let mut drifts = records(&socket, "/v1/drift")?;
         drifts.retain(|drift| drift["drift"] == "not_announced");
-        drifts
+        Ok(drifts)
     };
     let mut polls = 0_u32;
     eventually("the service not to be announced", TIMEOUT, || {
@@ -152,14 +142,14 @@ fn when_all_speakers_are_down_the_service_is_not_announced_until_one_is_back() -
                 .run(["arping", "-D", "-c1", "-w1", "-I", "eth0", IP])?;
         }
         polls += 1;
-        Ok(not_announced().pop())
+        Ok(not_announced()?.pop())
     })
-    .with_context(|| format!("{:#?}", lines(&socket, "/v1/drift")))?;
-    let conflicts = of_address(lines(&socket, "/v1/conflicts"));
+    .with_context(|| format!("{:#?}", socket.records("/v1/drift")))?;
+    let conflicts = records(&socket, "/v1/conflicts")?;
     ensure!(conflicts.is_empty(), "{conflicts:?}");
     let _back = speaker(two)?;
     eventually("the drift to end", TIMEOUT, || {
-        Ok(not_announced().is_empty().then_some(()))
+        Ok(not_announced()?.is_empty().then_some(()))
     })
 }
 
@@ -204,10 +194,12 @@ fn two_leaders_that_delete_each_others_status_are_a_split_brain() -> Result<()> 
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicU32::new(0)),
     );
-    let cause = || -> Option<String> {
-        let conflict = of_address(lines(&socket, "/v1/conflicts")).pop()?;
-        let kind = &conflict["cluster"]["cause"]["kind"];
-        Some(kind.as_str().unwrap_or("none").to_owned())
+    let cause = || -> Result<Option<String>> {
+        let conflict = records(&socket, "/v1/conflicts")?.pop();
+        Ok(conflict.map(|conflict| {
+            let kind = &conflict["cluster"]["cause"]["kind"];
+            kind.as_str().unwrap_or("none").to_owned()
+        }))
     };
     thread::scope(|scope| -> Result<()> {
         let storm = scope.spawn(|| {
@@ -216,14 +208,14 @@ fn two_leaders_that_delete_each_others_status_are_a_split_brain() -> Result<()> 
         let checks = || -> Result<()> {
             eventually("a split brain", TIMEOUT, || {
                 cluster.client.resolve(IP)?;
-                Ok((cause().as_deref() == Some("split_brain")).then_some(()))
+                Ok((cause()?.as_deref() == Some("split_brain")).then_some(()))
             })
             .with_context(|| format!("{:?}", cause()))?;
             let before = changes.load(Ordering::Relaxed);
             // At any time, the status names one of the nodes, both or none.
             let mut causes = Vec::new();
             eventually("hundreds of changes", TIMEOUT, || {
-                causes.push(cause());
+                causes.push(cause()?);
                 Ok((changes.load(Ordering::Relaxed) > before + 300).then_some(()))
             })?;
             causes.dedup();

@@ -75,10 +75,7 @@ impl<'a> Watched<'a> {
     }
 
     fn bindings(&self) -> Vec<serde_json::Value> {
-        let lines = self.daemon_socket.get("/v1/bindings").unwrap();
-        lines
-            .map(|line| serde_json::from_str(&line).unwrap())
-            .collect()
+        self.daemon_socket.records("/v1/bindings").unwrap()
     }
 
     fn probes_sent(&self, purpose: &str) -> u64 {
