@@ -15,10 +15,12 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const OWNERS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 0xa]), MacAddr([2, 0, 0, 0, 0, 0xb])];
+const OTHER_OWNERS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 0xc]), MacAddr([2, 0, 0, 0, 0, 0xd])];
 
-/// The addresses of two conflicts.
+/// The addresses of the conflicts.
 const ONE: &str = "192.0.2.10";
 const OTHER: &str = "192.0.2.20";
+const THIRD: &str = "192.0.2.30";
 
 const SUCCESSFUL: &str = "arp_monitor_config_last_reload_successful";
 const SUCCESS: &str = "arp_monitor_config_last_reload_success_timestamp_seconds";
@@ -75,12 +77,17 @@ fn daemon<'a>(host: &'a Host, directory: &Directory) -> Daemon<'a> {
         .unwrap()
 }
 
-/// Sends a request for an address and the replies of both owners.
+/// Sends a request for an address and the replies of both `OWNERS`.
 fn send_two_replies(peer: &Host, address: &str) {
+    send_replies(peer, address, OWNERS);
+}
+
+/// Sends a request for an address and the replies of both owners.
+fn send_replies(peer: &Host, address: &str, owners: [MacAddr; 2]) {
     let address: std::net::Ipv4Addr = address.parse().unwrap();
     let client = [192, 0, 2, 1];
     let mut frames = vec![Frame::request(CLIENT, client, address)];
-    frames.extend(OWNERS.map(|owner| Frame::reply(owner, address, CLIENT, client)));
+    frames.extend(owners.map(|owner| Frame::reply(owner, address, CLIENT, client)));
     peer.sender().unwrap().send_all(&frames).unwrap();
 }
 
@@ -182,10 +189,19 @@ fn a_conflict_is_resolved_when_a_config_map_declares_its_owners_as_one_host() {
 
     send_two_replies(&peer, ONE);
     send_two_replies(&peer, ONE);
+    // This conflict shows that the frames before it were processed.
+    send_replies(&peer, OTHER, OTHER_OWNERS);
+    wait_for(&daemon, "conflict", OTHER, "warning");
+    let findings = daemon.findings().unwrap();
+    let of_one = findings
+        .iter()
+        .filter(|found| found.finding == "conflict" && found.ip == ONE);
+    assert_eq!(of_one.count(), 1, "{findings:#?}");
+
     directory.publish("..2027_01_03", "settle: 5s\n");
     wait_for_line(&daemon, "settle");
-    send_two_replies(&peer, OTHER);
-    wait_for(&daemon, "conflict", OTHER, "warning");
+    send_two_replies(&peer, THIRD);
+    wait_for(&daemon, "conflict", THIRD, "warning");
 }
 
 #[test]
