@@ -69,6 +69,12 @@ fn a_drill_creates_a_labelled_finding_and_series_and_removes_both() {
     assert_eq!(drills(&lines), ["conflict", "conflict_resolved"]);
     wait_for_series(&daemon, 0);
 
+    daemon
+        .process()
+        .wait_for_line(Stream::Stdout, TIMEOUT, |line| {
+            line.contains("conflict_resolved")
+        })
+        .unwrap();
     let logged = daemon.process().lines(Stream::Stdout);
     assert_eq!(drills(&logged), ["conflict", "conflict_resolved"]);
     watch
